@@ -1,0 +1,3 @@
+.PHONY: stubs
+stubs:
+	scripts/stubs

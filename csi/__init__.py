@@ -1,0 +1,1 @@
+"""The node server: CSI Identity and Node services for Key Vault volumes."""

@@ -1,0 +1,1 @@
+"""The Key Vault provider: the v1alpha1 provider protocol on a unix socket."""

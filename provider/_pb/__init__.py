@@ -1,0 +1,1 @@
+"""Generated wire stubs of the provider protocol; see README.md."""
