@@ -1,3 +1,54 @@
-.PHONY: stubs
-stubs:
-	scripts/stubs
+# `make demo` and `make test` are the two commands; everything they need they install themselves.
+
+BIN := .venv/bin
+# Only where the distribution's Go is too old (scripts/bootstrap).
+export PATH := $(CURDIR)/.venv/go/bin:$(PATH)
+
+.PHONY: help demo test quick lint format stubs pins changelog coverage clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## Show what it does, on this machine, each step verified (root)
+	@scripts/bootstrap demo
+	@$(BIN)/akvfs demo
+
+test: ## Run every test (root; PYTEST_ADDOPTS is read)
+	@scripts/bootstrap test
+	@$(BIN)/pytest
+
+quick: ## Run the tests that need neither root nor FUSE
+	@scripts/bootstrap test
+	@$(BIN)/pytest tests/unit tests/stateful
+
+lint: ## Check style, types, import fences, stubs and changelog
+	@scripts/bootstrap lint
+	@scripts/lint
+
+format: ## Let ruff rewrite what it can
+	@scripts/bootstrap lint
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+stubs: ## Generate the wire stubs
+	@scripts/bootstrap lint
+	@scripts/stubs
+
+pins: ## Resolve the requirement files anew (UPGRADE=1: to newer versions)
+	@scripts/bootstrap lint
+	@scripts/pins $(if $(UPGRADE),--upgrade)
+
+changelog: ## Show what the changelog fragments amount to
+	@scripts/bootstrap lint
+	@$(BIN)/towncrier build --draft
+
+coverage: ## Run every test and report the lines that none of them reached
+	@scripts/bootstrap test
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+clean: ## Remove what was installed and generated here
+	@rm -rf .venv .bootstrap.lock .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+	  .coverage .coverage.* *.egg-info build dist reports
