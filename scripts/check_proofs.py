@@ -1,9 +1,9 @@
 """Compare what the README promises with the tests that passed: scripts/check_proofs.py REPORT.
 
-The README's "What it does" lists bullets with an id in brackets; `tests/proofs.toml` maps each id to
-the tests that show it. This fails unless both have the same ids, and unless every named test was
+The README's "What it does" lists bullets with an id in brackets; `tests/proofs.toml` maps each id
+to the tests that show it. This fails unless both have the same ids, and unless every named test was
 collected and passed, in all its cases, in the run whose JUnit report is given. It also fails when a
-tier ran no test or a test was skipped, because a promise that nobody tried is no promise.
+tier ran no test or a test was skipped: a promise that nobody tried is no promise.
 """
 
 from __future__ import annotations
@@ -45,22 +45,27 @@ def as_reported(test: str) -> str:
     return ".".join([path.removesuffix(".py").replace("/", "."), *names])
 
 
-def problems(
-    bullets: Sequence[str], proofs: Mapping[str, Sequence[str]], ended: Mapping[str, set[str]]
-) -> Iterator[str]:
-    """Yield what is wrong, a line each."""
+def unmatched(bullets: Sequence[str], proofs: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the ids that only one of README and proofs has."""
     for bullet in bullets:
         if not proofs.get(bullet):
             yield f"README promises [{bullet}], and tests/proofs.toml names no test for it"
-    for bullet, tests in proofs.items():
+    for bullet in proofs:
         if bullet not in bullets:
             yield f"tests/proofs.toml proves [{bullet}], which the README does not promise"
+
+
+def unproven(proofs: Mapping[str, Sequence[str]], ended: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield the named tests that did not run or did not pass."""
+    for bullet, tests in proofs.items():
         for test in tests:
-            found = ended.get(as_reported(test))
-            if found is None:
-                yield f"[{bullet}]: {test} was not collected"
-            elif found != {"passed"}:
-                yield f"[{bullet}]: {test} ended with {', '.join(sorted(found))}"
+            bad = ended.get(as_reported(test), {"no result: it was not collected"}) - {"passed"}
+            if bad:
+                yield f"[{bullet}]: {test} ended with {', '.join(sorted(bad))}"
+
+
+def untried(ended: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield the skipped tests and the tiers without a test."""
     for name, found in ended.items():
         if "skipped" in found:
             yield f"{name} was skipped"
@@ -73,9 +78,8 @@ def main() -> int:
     """Print every problem and return the exit code."""
     bullets = promised((ROOT / "README.md").read_text(encoding="utf-8"))
     proofs = tomllib.loads((ROOT / "tests" / "proofs.toml").read_text(encoding="utf-8"))["proofs"]
-    # Written by our own test run a moment ago, not by a stranger.
-    ended = outcomes(ET.parse(sys.argv[1]).getroot())  # noqa: S314
-    found = list(problems(bullets, proofs, ended))
+    ended = outcomes(ET.parse(sys.argv[1]).getroot())  # noqa: S314 - our own report
+    found = [*unmatched(bullets, proofs), *unproven(proofs, ended), *untried(ended)]
     for problem in found:
         print(f"proofs: {problem}")
     if not found:
