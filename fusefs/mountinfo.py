@@ -1,0 +1,77 @@
+"""What is mounted where: a parser of ``/proc/self/mountinfo`` (proc(5)).
+
+Reading the table touches no mount, so it is safe beside dead ones.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+FILESYSTEM: Final = "fuse.akvfs"
+SOURCE: Final = "akvfs"
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+
+
+@attrs.frozen(kw_only=True)
+class Mount:
+    """One line of the table.
+
+    Attributes:
+        device: Major and minor number; the minor names the connection in fusectl.
+        root: Which part of the file system is mounted.
+        options: Per-mount options, such as ``ro``.
+        propagation: Optional fields, such as ``shared:2``.
+    """
+
+    device: str
+    root: str
+    target: str
+    options: frozenset[str]
+    propagation: tuple[str, ...]
+    filesystem: str
+    source: str
+    super_options: frozenset[str]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is a FUSE mount of akvfs."""
+        return self.filesystem == FILESYSTEM and self.source == SOURCE
+
+
+def parse(lines: Iterable[str]) -> list[Mount]:
+    """Return the mounts in `lines`, lowest in a stack first."""
+    return [_parse_line(line) for line in lines if line.strip()]
+
+
+def _parse_line(line: str) -> Mount:
+    left, _, right = line.rstrip("\n").partition(" - ")
+    fields, tail = left.split(" "), right.split(" ")
+    return Mount(
+        device=fields[2],
+        root=_unescape(fields[3]),
+        target=_unescape(fields[4]),
+        options=frozenset(fields[5].split(",")),
+        propagation=tuple(fields[6:]),
+        filesystem=tail[0],
+        source=_unescape(tail[1]),
+        super_options=frozenset(tail[2].split(",")) if len(tail) > 2 else frozenset(),
+    )
+
+
+def _unescape(field: str) -> str:
+    """Undo the octal escapes of space, tab, newline and backslash."""
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), field)
+
+
+def mounts(process: str = "self") -> list[Mount]:
+    """Return the mounts that a process sees."""
+    table = Path(f"/proc/{process}/mountinfo").read_bytes().decode(errors="surrogateescape")
+    return parse(table.splitlines())
+
+
+def mounts_at(target: str, process: str = "self") -> list[Mount]:
+    """Return what is stacked on `target`, lowest first."""
+    return [mount for mount in mounts(process) if mount.target == target]

@@ -1,0 +1,106 @@
+"""Giving up privileges: workers, and the children that touch a mount.
+
+The order matters (`prototype.md` D): root directory first, while it may still be changed; groups
+before the uid change, which forbids it; the bounding set while CAP_SETPCAP is there; the death signal
+after the uid change, which clears it. uid 0 without capabilities would be no sandbox: it owns files.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from fusefs import syscalls
+
+CAP_DAC_OVERRIDE: Final = 1
+_LAST_CAPABILITY: Final = 63
+_WORKER_PROCESSES: Final = 1  # the worker itself
+_WORKER_ADDRESS_SPACE: Final = 2 << 30  # bytes; interpreter and libraries map about 0.3 GiB
+
+
+@attrs.frozen(kw_only=True)
+class Identity:
+    """What a sandboxed process may be.
+
+    Attributes:
+        uid: User and group id; nobody else on the node has it.
+        capability: The one capability kept, None for none.
+    """
+
+    uid: int
+    capability: int | None = None
+
+
+def keep_only(descriptors: Iterable[int]) -> None:
+    """Close every descriptor of this process except `descriptors` and the standard ones."""
+    keep = sorted({0, 1, 2, *descriptors})
+    for low, high in zip(keep, [*keep[1:], resource.getrlimit(resource.RLIMIT_NOFILE)[1]], strict=True):
+        os.closerange(low + 1, high)
+
+
+def empty_root() -> int:
+    """Return a descriptor of a detached, empty, read-only tmpfs to confine processes to."""
+    context = syscalls.fsopen("tmpfs")
+    try:
+        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "size", "4k")
+        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "mode", "0555")
+        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "ro")
+        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+        attributes = (
+            syscalls.MOUNT_ATTR_RDONLY
+            | syscalls.MOUNT_ATTR_NOSUID
+            | syscalls.MOUNT_ATTR_NODEV
+            | syscalls.MOUNT_ATTR_NOEXEC
+        )
+        return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def confine(root: int) -> None:
+    """Make the directory `root` the whole file system, and leave network and IPC behind."""
+    os.fchdir(root)
+    os.chroot(".")
+    os.close(root)
+    syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC)
+
+
+def drop_privileges(identity: Identity, *, parent: int) -> None:
+    """Become `identity` for good, to die with the process `parent`.
+
+    Raises:
+        OSError: A step was refused; the process must end.
+        ProcessLookupError: `parent` is gone already.
+    """
+    os.setgroups([])
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, int(identity.capability is not None))
+    _drop_bounding_set()
+    os.setresgid(identity.uid, identity.uid, identity.uid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    syscalls.capset(0 if identity.capability is None else 1 << identity.capability)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if os.getppid() != parent:
+        message = "the keeper is gone"
+        raise ProcessLookupError(message)
+
+
+def _drop_bounding_set() -> None:
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+        except OSError:
+            if capability == 0:
+                raise
+            return  # EINVAL: past the last capability of this kernel
+
+
+def limit_worker() -> None:
+    """Bound what a worker could take from its node."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (_WORKER_PROCESSES, _WORKER_PROCESSES))
+    resource.setrlimit(resource.RLIMIT_AS, (_WORKER_ADDRESS_SPACE, _WORKER_ADDRESS_SPACE))

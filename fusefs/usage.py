@@ -1,0 +1,104 @@
+"""Which generations of a volume are in use, in a page that outlives the worker.
+
+The worker counts; the keeper only reads, and takes what it reads for hostile numbers: all that a lie
+can do is keep a generation of the liar's own volume until the budget is spent. A worker that dies
+between counting and answering makes a count drift by one, so counts never go below zero and a
+generation that drifted is kept until the volume goes or the budget is spent.
+
+Layout: generation of the plan in progress, steps of it done, then one slot per generation.
+"""
+
+import mmap
+import os
+import struct
+from typing import Final
+
+_HEADER: Final = struct.Struct("=QQ")
+_SLOT: Final = struct.Struct("=QQQ")  # generation (0: free), lookup count, open handles
+MAX_GENERATIONS: Final = 1000
+PAGE_BYTES: Final = 24576
+
+assert _HEADER.size + MAX_GENERATIONS * _SLOT.size <= PAGE_BYTES  # noqa: S101 - a constant of this file
+
+
+class Usage:
+    """The page of one volume, mapped. The worker is its only writer."""
+
+    def __init__(self, fd: int) -> None:
+        """Map the page in `fd`, which stays the caller's."""
+        self._page = mmap.mmap(fd, PAGE_BYTES, mmap.MAP_SHARED)
+        self._slots = {
+            generation: number
+            for number in range(MAX_GENERATIONS)
+            if (generation := self._read(number)[0])
+        }
+
+    @staticmethod
+    def create() -> int:
+        """Return a descriptor of an empty page."""
+        fd = os.memfd_create("akvfs-usage", os.MFD_CLOEXEC)
+        os.ftruncate(fd, PAGE_BYTES)
+        return fd
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._page.close()
+
+    def progress(self, generation: int) -> int:
+        """Return how many steps of the plan that leads to `generation` are done."""
+        planned, done = _HEADER.unpack_from(self._page)
+        return done if planned == generation else 0
+
+    def set_progress(self, generation: int, done: int) -> None:
+        """Remember that `done` steps of the plan that leads to `generation` are done."""
+        if _HEADER.unpack_from(self._page)[0] != generation:
+            # Two stores, so that a kill between them leaves a new plan at its start.
+            _HEADER.pack_into(self._page, 0, 0, 0)
+        _HEADER.pack_into(self._page, 0, generation, done)
+
+    def add_lookups(self, generation: int, count: int) -> None:
+        """Change the lookup count of all nodes of `generation` together by `count`."""
+        self._add(generation, count, 0)
+
+    def add_handles(self, generation: int, count: int) -> None:
+        """Change the number of open handles on `generation` by `count`."""
+        self._add(generation, 0, count)
+
+    def in_use(self, generation: int) -> bool:
+        """Return whether the kernel knows a node of `generation` or a handle is open on it."""
+        number = self._slots.get(generation)
+        return number is not None and any(self._read(number)[1:])
+
+    def read_in_use(self) -> set[int]:
+        """Return the generations in use, read afresh: for the keeper, who does not write."""
+        slots = (self._read(number) for number in range(MAX_GENERATIONS))
+        return {generation for generation, lookups, handles in slots if lookups or handles}
+
+    def clear(self, generation: int) -> None:
+        """Forget a generation that is kept no longer."""
+        number = self._slots.pop(generation, None)
+        if number is not None:
+            self._write(number, 0, 0, 0)
+
+    def _add(self, generation: int, lookups: int, handles: int) -> None:
+        number = self._slots.get(generation)
+        if number is None:
+            number = self._slots[generation] = self._free_slot()
+            self._write(number, generation, 0, 0)
+        _, known, opened = self._read(number)
+        self._write(number, generation, max(0, known + lookups), max(0, opened + handles))
+
+    def _free_slot(self) -> int:
+        used = set(self._slots.values())
+        return next(number for number in range(MAX_GENERATIONS) if number not in used)
+
+    def _read(self, number: int) -> tuple[int, int, int]:
+        generation, lookups, handles = _SLOT.unpack_from(self._page, self._offset(number))
+        return generation, lookups, handles
+
+    def _write(self, number: int, generation: int, lookups: int, handles: int) -> None:
+        _SLOT.pack_into(self._page, self._offset(number), generation, lookups, handles)
+
+    @staticmethod
+    def _offset(number: int) -> int:
+        return _HEADER.size + number * _SLOT.size
