@@ -1,0 +1,74 @@
+"""The emulator inside the calling process, in a thread of its own: for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from provider.emulator.client import EmulatorClient
+from provider.emulator.server import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from provider.emulator.config import EmulatorConfig
+
+_START_S = 30.0
+
+
+@contextlib.contextmanager
+def running(
+    config: EmulatorConfig, directory: Path | None = None, port: int = 0
+) -> Iterator[EmulatorClient]:
+    """Run an emulator while the block runs; yields its client.
+
+    Args:
+        config: What to serve.
+        directory: Where its files go; a temporary one by default.
+        port: Port on 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        OSError: The port is taken, or the directory cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emulator-")))
+        outcome: queue.SimpleQueue[Callable[[], None] | BaseException] = queue.SimpleQueue()
+        thread = threading.Thread(
+            target=_run, args=(config, directory, port, outcome), name="emulator", daemon=True
+        )
+        thread.start()
+        started = outcome.get(timeout=_START_S)
+        if isinstance(started, BaseException):
+            thread.join()
+            raise started
+        try:
+            yield EmulatorClient.from_dir(directory)
+        finally:
+            started()
+            thread.join()
+
+
+def _run(
+    config: EmulatorConfig,
+    directory: Path,
+    port: int,
+    outcome: queue.SimpleQueue[Callable[[], None] | BaseException],
+) -> None:
+    async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(serve, config, directory, port)
+            except Exception as error:  # noqa: BLE001 - belongs to the thread that waits
+                outcome.put(error)
+                return
+            outcome.put(lambda: token.run_sync_soon(nursery.cancel_scope.cancel))
+
+    trio.run(main)
