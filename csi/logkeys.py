@@ -1,0 +1,23 @@
+"""Names of the fields of log records, in one place so that they can be searched for."""
+
+from typing import Final
+
+CLASS: Final = "class"
+CODE: Final = "code"
+DRIVER: Final = "driver"
+ERROR: Final = "error"
+FAILURES: Final = "failures"
+FILE: Final = "file"
+GENERATION: Final = "generation"
+KEY: Final = "key"
+METHOD: Final = "method"
+NODE: Final = "node"
+PATH: Final = "path"
+POD: Final = "pod"
+PROVIDER: Final = "provider"
+REQUEST: Final = "request"
+SECONDS: Final = "seconds"
+SIZE: Final = "size"
+TARGET: Final = "target"
+VOLUME_ID: Final = "volume_id"
+VOLUMES: Final = "volumes"
