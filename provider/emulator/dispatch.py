@@ -76,11 +76,9 @@ class Dispatcher:
             trace.vault = hosted.name
             call = keyvault.Call(state=self.state, hosted=hosted, request=request)
             call, operation = keyvault.route(call, trace)
-            try:
-                principal = keyvault.authenticate(call, trace)
-            finally:  # an unauthenticated request may be struck as well, when asked for
-                fault = self.state.faults.take(trace)
-                struck = await _strike(fault) if fault else None
+            principal = keyvault.authenticate(call, trace)
+            fault = self.state.faults.take(trace)  # a challenge may be struck too, if asked for
+            struck = await _strike(fault) if fault else None
             reply = struck or keyvault.execute(call, operation, principal)
         except ServiceError as error:
             reply = Reply.error(error)

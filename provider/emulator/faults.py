@@ -10,10 +10,6 @@ import attrs
 if TYPE_CHECKING:
     from provider.emulator.requestlog import Trace
 
-# A fault that names no operation strikes requests that have proved who they are. Challenges would
-# otherwise use up a fault of count 1 before the read that it is meant for.
-_NOT_BY_DEFAULT = frozenset({"challenge", "token", "discovery", "unknown"})
-
 
 class FaultKind(enum.Enum):
     """What happens to a request."""
@@ -27,7 +23,11 @@ class FaultKind(enum.Enum):
 
 @attrs.define(kw_only=True)
 class Fault:
-    """One fault; what is None matches everything (see `_NOT_BY_DEFAULT` for `operation`)."""
+    """One fault; what is None matches everything.
+
+    Only `operation` None does not: it stands for requests that have proved who sent them. A
+    challenge would otherwise use up the fault of count 1 that is meant for the read after it.
+    """
 
     kind: FaultKind
     vault: str | None = None
@@ -40,7 +40,7 @@ class Fault:
 
     def matches(self, trace: Trace) -> bool:
         """Tell whether this fault is meant for a request."""
-        if self.operation is None and trace.kind in _NOT_BY_DEFAULT:
+        if self.operation is None and trace.principal is None:
             return False
         return (
             self.operation in {None, trace.kind}

@@ -82,36 +82,33 @@ def route(call: Call, trace: Trace) -> tuple[Call, Operation]:
     raise ServiceError(404, "NotFound", "The request URI does not name a resource of the vault.")
 
 
-def authenticate(call: Call, trace: Trace) -> Principal:
-    """Return who sent a request.
-
-    Raises:
-        ServiceError: 401 with the challenge.
-    """
+def authenticate(call: Call, trace: Trace) -> Principal | ServiceError:
+    """Return who sent a request, or the 401 with the challenge."""
     scheme, _, token = call.request.headers.get("authorization", "").partition(" ")
     authority = f"{call.state.login_url}/{call.hosted.tenant}"
     challenge = f'Bearer authorization="{authority}", resource="{call.state.resource}"'
     if scheme.lower() != "bearer" or not token.strip():
         trace.kind = "challenge"
         message = "AKV10000: Request is missing a Bearer or PoP token."
-        raise _unauthorized(message, challenge)
+        return _unauthorized(message, challenge)
     try:
         principal = call.state.directory.verify(
             token.strip(), audience=call.state.resource, tenant=call.hosted.tenant
         )
     except TokenRejected as rejected:
-        challenge += ', error="invalid_token"'
-        raise _unauthorized(str(rejected), challenge) from None
+        return _unauthorized(str(rejected), f'{challenge}, error="invalid_token"')
     trace.principal = principal.name
     return principal
 
 
-def execute(call: Call, operation: Operation, principal: Principal) -> Reply:
-    """Run an operation for an authenticated principal.
+def execute(call: Call, operation: Operation, principal: Principal | ServiceError) -> Reply:
+    """Run an operation for what `authenticate` returned.
 
     Raises:
         ServiceError: Everything that is not a success.
     """
+    if isinstance(principal, ServiceError):
+        raise principal
     _check_api_version(call.request.query.get("api-version"))
     if operation.permission not in call.hosted.access.get(principal.name, ()):
         raise _access_denied(call, operation, principal)

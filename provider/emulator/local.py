@@ -68,7 +68,7 @@ def _run(
                 await nursery.start(serve, config, directory, port)
             except Exception as error:  # noqa: BLE001 - belongs to the thread that waits
                 outcome.put(error)
-                return
-            outcome.put(lambda: token.run_sync_soon(nursery.cancel_scope.cancel))
+            else:
+                outcome.put(lambda: token.run_sync_soon(nursery.cancel_scope.cancel))
 
     trio.run(main)
