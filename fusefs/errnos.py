@@ -48,7 +48,9 @@ def handler(function: Callable[P, Awaitable[R]]) -> Callable[P, Any]:
         except errors.NodeError as error:
             raise pyfuse3.FUSEError(errno_of(error)) from None
         except Exception:  # the boundary: see the module docstring
-            log.exception("a handler failed; the caller gets EIO", extra={"handler": function.__name__})
+            log.exception(
+                "a handler failed; the caller gets EIO", extra={"handler": function.__name__}
+            )
             raise pyfuse3.FUSEError(errno.EIO) from None
 
     return wrapped

@@ -5,6 +5,7 @@
     FusefsError
     +-- InvalidTree          the caller's files do not form a tree
     +-- InvalidSnapshot      a descriptor that does not hold a sealed snapshot
+    +-- CannotStart          the node lacks what the keeper needs
     +-- NodeError            a kernel request that has no answer; `errnos` gives it a number
     |   +-- NoSuchName
     |   +-- NoSuchAttribute
@@ -46,6 +47,10 @@ class InvalidTree(FusefsError):
 
 class InvalidSnapshot(FusefsError):
     """A descriptor does not hold a sealed snapshot: wrong seals, size, magic or index."""
+
+
+class CannotStart(FusefsError):
+    """The keeper was started with options, or on a node, that do not let it work."""
 
 
 class NodeError(FusefsError):

@@ -11,7 +11,7 @@ from typing import Literal
 import attrs
 
 from fusefs.plan import Plan, Step
-from fusefs.snapshot import Snapshot
+from fusefs.snapshot import DirectoryEntry, FileEntry, Snapshot
 
 Side = Literal["previous", "current", "nowhere", "unplanned"]
 
@@ -25,7 +25,9 @@ class Generation:
         self.files = {entry.node: entry for entry in snapshot.entries()}
         self.directories = {entry.node: entry for entry in snapshot.directories.values()}
         self.children: dict[int, dict[bytes, int]] = {node: {} for node in self.directories}
-        for entry in (*self.directories.values(), *self.files.values()):
+        entries: list[FileEntry | DirectoryEntry] = [*self.directories.values()]
+        entries.extend(self.files.values())
+        for entry in entries:
             if entry.path:
                 parent, _, name = entry.path.rpartition("/")
                 self.children[snapshot.directories[parent].node][name.encode()] = entry.node

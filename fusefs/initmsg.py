@@ -33,7 +33,8 @@ def offered_flags(request: bytes) -> int:
     if IN_HEADER.unpack_from(request)[1] != OPCODE_INIT:
         message = "an INIT request was expected, the kernel sent another one"
         raise ValueError(message)
-    *_, low, high = _INIT_IN.unpack_from(request, IN_HEADER.size)
+    fields: tuple[int, ...] = _INIT_IN.unpack_from(request, IN_HEADER.size)
+    low, high = fields[3:]
     return low | high << 32 if low & FUSE_INIT_EXT else low
 
 

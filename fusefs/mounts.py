@@ -114,4 +114,3 @@ def _detach(path: str, flags: int) -> bool:
             return False
         raise
     return True
-

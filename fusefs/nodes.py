@@ -41,7 +41,9 @@ class NodeTable:
     def begin(self, generation: int, plan: Plan) -> None:
         """Make a kept generation the current one and start its plan where the page says it is."""
         self.current = generation
-        self.transition = Transition(plan, self._usage.progress(generation)) if plan.previous else None
+        self.transition = (
+            Transition(plan, self._usage.progress(generation)) if plan.previous else None
+        )
 
     def advance(self, done: int) -> None:
         """Record that `done` operations of the plan in progress are carried out."""
@@ -158,7 +160,9 @@ class NodeTable:
         """Count that a handle on `generation` was opened, or (negative) released."""
         self._usage.add_handles(generation, count)
 
-    def listing(self, generation: int, directory: int, *, live: bool) -> Iterator[tuple[bytes, int]]:
+    def listing(
+        self, generation: int, directory: int, *, live: bool
+    ) -> Iterator[tuple[bytes, int]]:
         """Yield names and nodes of a directory as `generation` has it, sorted."""
         kept = self._generation(generation)
         if live and directory == ROOT_NODE:

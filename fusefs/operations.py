@@ -183,7 +183,9 @@ class VolumeOperations(pyfuse3.Operations):
         for number, (name, node) in enumerate(entries):
             if number < start_id:
                 continue
-            entry = entry_of(self.table.attributes(node), lasting=self._still_there(handle, name, node))
+            entry = entry_of(
+                self.table.attributes(node), lasting=self._still_there(handle, name, node)
+            )
             if not pyfuse3.readdir_reply(token, name, entry, number + 1):
                 break
             self.table.count_lookup(node)

@@ -151,6 +151,10 @@ class Ready(Message, frozen=True):
     reply: bytes
 
 
+class PrimingEnded(Message, frozen=True):
+    """The priming file can be found no longer."""
+
+
 class Swapped(Message, frozen=True):
     """Every new open on the live view sees this generation."""
 
@@ -163,7 +167,13 @@ class Dropped(Message, frozen=True):
     generations: tuple[int, ...]
 
 
-FromWorker = Ready | Swapped | Dropped
+FromWorker = Ready | PrimingEnded | Swapped | Dropped
+
+# What each end may be sent, ready to decode.
+AT_KEEPER: Final = msgspec.msgpack.Decoder[NodeMessage](NodeMessage)
+AT_NODE: Final = msgspec.msgpack.Decoder[KeeperMessage](KeeperMessage)
+AT_WORKER: Final = msgspec.msgpack.Decoder[ToWorker](ToWorker)
+FROM_WORKER: Final = msgspec.msgpack.Decoder[FromWorker](FromWorker)
 
 T = TypeVar("T")
 
@@ -191,8 +201,10 @@ def _send(connection: socket.socket, packet: bytes, descriptors: Sequence[int]) 
     connection.sendmsg([packet], [rights] if descriptors else [], socket.MSG_NOSIGNAL)
 
 
-def receive(connection: socket.socket, kind: type[T]) -> tuple[T, list[int]] | None:
-    """Receive one message of the union `kind`; None when the sender is gone.
+def receive(
+    connection: socket.socket, messages: msgspec.msgpack.Decoder[T]
+) -> tuple[T, list[int]] | None:
+    """Receive one message out of `messages`; None when the sender is gone.
 
     Returns:
         The message and its descriptors, which belong to the caller from now on.
@@ -212,7 +224,7 @@ def receive(connection: socket.socket, kind: type[T]) -> tuple[T, list[int]] | N
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             message = "the packet was cut short"
             raise InvalidMessage(message)
-        return msgspec.msgpack.decode(_body(packet, descriptors), type=kind), descriptors
+        return messages.decode(_body(packet, descriptors)), descriptors
     except (msgspec.DecodeError, InvalidSnapshot) as error:
         _close(descriptors)
         message = f"the packet is no message of this protocol: {error}"

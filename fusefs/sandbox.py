@@ -37,7 +37,9 @@ class Identity:
 def keep_only(descriptors: Iterable[int]) -> None:
     """Close every descriptor of this process except `descriptors` and the standard ones."""
     keep = sorted({0, 1, 2, *descriptors})
-    for low, high in zip(keep, [*keep[1:], resource.getrlimit(resource.RLIMIT_NOFILE)[1]], strict=True):
+    for low, high in zip(
+        keep, [*keep[1:], resource.getrlimit(resource.RLIMIT_NOFILE)[1]], strict=True
+    ):
         os.closerange(low + 1, high)
 
 

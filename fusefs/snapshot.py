@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import attrs
 import msgspec
+from typing_extensions import override
 
 from fusefs.errors import InvalidSnapshot
 from fusefs.memory import check_sealed, map_read_only, sealed_memfd
@@ -124,13 +125,16 @@ class Snapshot:
         """Return up to `length` bytes of `entry` from `offset`; empty at or past its end."""
         start = min(offset, entry.size)
         end = min(offset + length, entry.size)
-        return self._mapping[self._payload + entry.offset + start : self._payload + entry.offset + end]
+        return self._mapping[
+            self._payload + entry.offset + start : self._payload + entry.offset + end
+        ]
 
     def close(self) -> None:
         """Unmap and close. The object answers nothing afterwards."""
         self._mapping.close()
         os.close(self.fd)
 
+    @override
     def __repr__(self) -> str:
         """Say which snapshot, never what is in it."""
         return f"<Snapshot generation={self.generation} files={len(self.files)}>"

@@ -126,7 +126,9 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     return _call("openat2", _libc.syscall(_OPENAT2, directory, encoded, how, len(how)))
 
 
-def mount(source: str | None, target: str, filesystem: str | None, flags: int, data: str = "") -> None:
+def mount(
+    source: str | None, target: str, filesystem: str | None, flags: int, data: str = ""
+) -> None:
     """Call mount(2)."""
     arguments = (_optional(source), os.fsencode(target), _optional(filesystem))
     _call("mount", _libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)))

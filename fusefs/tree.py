@@ -40,9 +40,7 @@ def _check_element(path: str, element: str) -> None:
     except UnicodeEncodeError:
         raise InvalidTree(ascii(path), "must be valid UTF-8") from None
     if len(encoded) > MAX_NAME_BYTES:
-        raise InvalidTree(
-            path[:64] + "…", f"each element must have at most {MAX_NAME_BYTES} bytes"
-        )
+        raise InvalidTree(path[:64] + "…", f"each element must have at most {MAX_NAME_BYTES} bytes")
 
 
 def check_tree(paths: Sequence[str]) -> None:
@@ -56,9 +54,7 @@ def check_tree(paths: Sequence[str]) -> None:
     for path in paths:
         for parent in parents(path):
             if parent in seen:
-                raise InvalidTree(
-                    parent, f"is a file, but {path!r} needs a directory of this name"
-                )
+                raise InvalidTree(parent, f"is a file, but {path!r} needs a directory of this name")
 
 
 def parents(path: str) -> list[str]:

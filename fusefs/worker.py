@@ -6,15 +6,15 @@ afterwards must be imported before: there is no file system to import from.
 
 import logging
 import os
-import signal
 import socket
+import traceback
 from typing import Final
 
 import attrs
 import pyfuse3
 import trio
 
-from fusefs import initmsg, plan, protocol, sandbox, session, syscalls
+from fusefs import children, initmsg, plan, protocol, sandbox, session, syscalls
 from fusefs.nodes import NodeTable
 from fusefs.operations import VolumeOperations
 from fusefs.snapshot import Snapshot
@@ -64,8 +64,7 @@ class Assignment:
 
 def run(assignment: Assignment) -> int:
     """Serve until the connection or the keeper ends; return the exit code. Call after fork only."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+    children.reset_signals()
     sandbox.keep_only(assignment.descriptors())
     syscalls.set_process_name("akvfs-worker")
     table = NodeTable(Usage(assignment.usage))
@@ -76,8 +75,8 @@ def run(assignment: Assignment) -> int:
     worker = _Worker(assignment, table)
     try:
         trio.run(worker.serve)
-    except* session.InitMismatch:
-        log.error("this worker would negotiate other FUSE options than the first one did")
+    except session.InitMismatch:
+        log.exception("this worker would negotiate other FUSE options than the first one did")
         return EXIT_MISMATCH
     return EXIT_ABORTED
 
@@ -119,7 +118,7 @@ class _Worker:
         """Follow the keeper; when it is gone the death signal has the last word."""
         while True:
             await trio.lowlevel.wait_readable(self._control)
-            received = protocol.receive(self._control, protocol.ToWorker)  # type: ignore[arg-type]
+            received = protocol.receive(self._control, protocol.AT_WORKER)
             if received is None:
                 pyfuse3.terminate()
                 return
@@ -133,6 +132,7 @@ class _Worker:
                 self._table.finish()
             case protocol.Primed():
                 self._table.priming = False
+                protocol.send(self._control, protocol.PrimingEnded())
             case protocol.Drop(generations=generations, forced=forced):
                 gone = self._table.drop(list(generations), forced=forced)
                 protocol.send(self._control, protocol.Dropped(tuple(gone)))
@@ -145,9 +145,9 @@ class _Worker:
             raise ValueError(message)
         self._table.keep(snapshot)
         self._table.begin(generation, new_plan)
-        entries = [snapshot.files[path] for path in new_plan.changed]
-        directories = snapshot.directories.values()
-        self._invalidate([entry.node for entry in (*entries, *directories)])
+        changed = [snapshot.files[path].node for path in new_plan.changed]
+        changed.extend(entry.node for entry in snapshot.directories.values())
+        self._invalidate(changed)
         protocol.send(self._control, protocol.Swapped(generation))
 
     @staticmethod
@@ -165,6 +165,6 @@ def warm_up() -> None:
     try:
         initmsg.offered_flags(b"")
     except ValueError:
-        logging.Formatter().formatException(_exception_info())
+        traceback.format_exc()
     "warm".encode("idna").decode("idna")
     trio.run(trio.lowlevel.checkpoint)

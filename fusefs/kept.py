@@ -1,0 +1,121 @@
+"""The generations of one volume that the keeper holds, and which of them may go.
+
+A generation stays while it is the current one, while a plan leads from or to it, for a grace period
+after it was superseded (a path walk may just have read ``..data``), and while the worker says that it
+is in use, up to a budget of bytes and of number. Beyond the budget the oldest goes, used or not.
+"""
+
+import os
+import time
+from collections.abc import Collection, Iterable
+from typing import Final
+
+import attrs
+
+from fusefs.errors import OverBudget
+from fusefs.locking import LockedPages
+from fusefs.memory import check_sealed
+from fusefs.snapshot import MAX_SNAPSHOT_BYTES
+from fusefs.usage import MAX_GENERATIONS
+
+GRACE_S: Final = 5.0
+BUDGET_BYTES: Final = 128 << 20
+_MARGIN: Final = 8  # generations; those on their way in need a slot as well
+
+
+@attrs.define
+class _Kept:
+    fd: int
+    size: int
+    pages: LockedPages
+    superseded_at: float | None = None
+
+
+class KeptGenerations:
+    """All kept generations, oldest first, each locked in memory and unread."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._kept: dict[int, _Kept] = {}
+
+    def add(self, generation: int, fd: int) -> None:
+        """Keep the snapshot in `fd`, which belongs to this object from now on, also on failure.
+
+        Raises:
+            InvalidSnapshot: The memory file is not sealed, or too large to be a snapshot.
+            OverBudget: The node does not let so much memory be locked.
+        """
+        try:
+            size = check_sealed(fd, max_bytes=MAX_SNAPSHOT_BYTES)
+            try:
+                pages = LockedPages(fd, size)
+            except OSError as error:
+                message = f"{size} bytes of content cannot be locked in memory: {error.strerror}"
+                raise OverBudget(message) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        self._kept[generation] = _Kept(fd, size, pages)
+
+    @property
+    def newest(self) -> int:
+        """The highest generation kept."""
+        return max(self._kept)
+
+    def generations(self) -> list[int]:
+        """Return the generations kept, oldest first."""
+        return sorted(self._kept)
+
+    def descriptor(self, generation: int) -> int:
+        """Return the descriptor of a kept generation; it stays this object's."""
+        return self._kept[generation].fd
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of all kept generations, oldest first."""
+        return [self._kept[generation].fd for generation in self.generations()]
+
+    def supersede(self, current: int) -> None:
+        """Note that every generation before `current` is no longer shown."""
+        now = time.monotonic()
+        for generation, kept in self._kept.items():
+            if generation < current and kept.superseded_at is None:
+                kept.superseded_at = now
+
+    def removable(self, *, spare: Collection[int]) -> tuple[list[int], list[int]]:
+        """Return the generations that may go if nobody uses them, and those that must go."""
+        old = [
+            (generation, kept)
+            for generation, kept in sorted(self._kept.items())
+            if generation not in spare and kept.superseded_at is not None
+        ]
+        excess_bytes = sum(kept.size for kept in self._kept.values()) - BUDGET_BYTES
+        excess_count = len(self._kept) - (MAX_GENERATIONS - _MARGIN)
+        excess = []
+        for generation, kept in old:
+            if excess_bytes > 0 or excess_count > 0:
+                excess.append(generation)
+                excess_bytes -= kept.size
+                excess_count -= 1
+        before = time.monotonic() - GRACE_S
+        idle = [
+            generation
+            for generation, kept in old
+            if kept.superseded_at is not None and kept.superseded_at <= before
+        ]
+        return [generation for generation in idle if generation not in excess], excess
+
+    def drop(self, generations: Iterable[int], *, spare: Collection[int]) -> None:
+        """Let go of generations that the worker has let go of."""
+        for generation in generations:
+            if generation in self._kept and generation not in spare:
+                self._release(self._kept.pop(generation))
+
+    def close(self) -> None:
+        """Let go of all."""
+        while self._kept:
+            self._release(self._kept.popitem()[1])
+
+    @staticmethod
+    def _release(kept: _Kept) -> None:
+        kept.pages.release()
+        os.close(kept.fd)

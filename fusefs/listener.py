@@ -1,0 +1,64 @@
+"""The control socket: bound under a hidden name, renamed over the fixed path, open to uid 0 only."""
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from fusefs.loop import Loop
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 16
+_PEER: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
+
+
+class Listener:
+    """Accepts connections of uid 0 and numbers them."""
+
+    def __init__(self, path: str, accepted: Callable[[int, socket.socket], None]) -> None:
+        """Call `accepted` with each connection."""
+        self._path = Path(path)
+        self._accepted = accepted
+        self._number = 0
+        self._inode: tuple[int, int] | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def start(self, loop: Loop) -> None:
+        """Listen. The rename makes the socket appear whole, also over a predecessor's."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.parent.chmod(0o700)
+        hidden = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        self._socket.bind(str(hidden))
+        hidden.chmod(0o600)
+        self._socket.listen(_BACKLOG)
+        self._inode = _identity(hidden)
+        hidden.rename(self._path)
+        loop.watch(self._socket.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop, and remove the socket unless a successor's has taken its place."""
+        self._socket.close()
+        if self._inode is not None and self._path.exists() and _identity(self._path) == self._inode:
+            self._path.unlink()
+
+    def _accept(self) -> None:
+        connection, _ = self._socket.accept()
+        _, uid, _ = _PEER.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        )
+        if uid != 0:
+            log.warning("a connection of uid %d is refused", uid)
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._number += 1
+        self._accepted(self._number, connection)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,228 @@
+"""The directory that a volume is mounted on: where it may be, and what may be there.
+
+kubelet's layout is ``<root>/pods/UID/volumes/kubernetes.io~csi/NAME/mount``; kubelet writes
+``vol_data.json`` beside ``mount`` before it calls. The directory is reached from a held descriptor of
+``<root>/pods`` without following any link or crossing any mount, so no path of a pod leads elsewhere.
+"""
+
+import errno
+import json
+import os
+import re
+from pathlib import PurePosixPath
+from typing import Final
+
+import attrs
+
+from fusefs import mountinfo, mounts, syscalls
+from fusefs.errors import TargetRefused
+
+_CSI: Final = "kubernetes.io~csi"
+_NAME: Final = re.compile(r"^(?!\.{1,2}$)[^/\0]{1,255}$")
+_UID: Final = re.compile(r"^[A-Za-z0-9-]{1,64}$")
+_MAX_VOLUME_DATA_BYTES: Final = 64 << 10
+_DIRECTORY_MODE: Final = 0o750  # as kubelet and the reference driver make it
+_RESOLVE: Final = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
+_MOUNT: Final = "mount"
+
+
+class KubeletRoot:
+    """kubelet's root directory, held by a descriptor of its ``pods``; the root itself may be a link."""
+
+    def __init__(self, root: str) -> None:
+        """Open ``<root>/pods``.
+
+        Raises:
+            FileNotFoundError: There is no such directory.
+        """
+        self.root = PurePosixPath(root)
+        self.descriptor = os.open(f"{root}/pods", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def target(self, path: str, *, volume_id: str, driver: str) -> "Target":
+        """Return the target at `path`, whose parent must belong to this volume of this driver.
+
+        Raises:
+            TargetRefused: `path` does not follow the layout, or kubelet did not prepare it for us.
+        """
+        parent_path = self._checked(path)
+        try:
+            parent = syscalls.openat2(
+                self.descriptor, parent_path, os.O_PATH | os.O_DIRECTORY, _RESOLVE
+            )
+        except OSError as error:
+            message = f"target {path!r}: {_describe(error, 'its parent directory')}"
+            raise TargetRefused(message) from error
+        try:
+            _check_volume_data(parent, path, volume_id=volume_id, driver=driver)
+        except BaseException:
+            os.close(parent)
+            raise
+        return Target(path=path, parent=parent)
+
+    def parent_if_present(self, path: str) -> "Target | None":
+        """Return the target at `path` without asking whose it is; None when its parent is absent.
+
+        Raises:
+            TargetRefused: `path` does not follow the layout.
+        """
+        parent_path = self._checked(path)
+        try:
+            parent = syscalls.openat2(
+                self.descriptor, parent_path, os.O_PATH | os.O_DIRECTORY, _RESOLVE
+            )
+        except OSError:
+            return None
+        return Target(path=path, parent=parent)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.descriptor)
+
+    def _checked(self, path: str) -> str:
+        """Return the part between ``pods/`` and ``/mount``."""
+        parts = PurePosixPath(path).parts
+        length = len(self.root.parts)
+        tail = parts[length:]
+        follows = (
+            str(PurePosixPath(path)) == path
+            and parts[:length] == self.root.parts
+            and tail[:1] + tail[2:4] + tail[5:] == ("pods", "volumes", _CSI, _MOUNT)
+        )
+        if not follows or not _UID.match(tail[1]) or not _NAME.match(tail[4]):
+            message = (
+                f"target {path!r} does not follow "
+                f"{self.root}/pods/UID/volumes/{_CSI}/NAME/{_MOUNT}; check --kubelet-root"
+            )
+            raise TargetRefused(message, layout=True)
+        return "/".join(tail[1:5])
+
+
+@attrs.define
+class Target:
+    """A target whose parent is held; `close` lets go of it."""
+
+    path: str
+    parent: int
+
+    def open(self) -> int:
+        """Make the directory if it is absent, and return a descriptor of it.
+
+        A mount of ours that is found there is dead, or frozen, since the keeper does not know the
+        volume: it is detached. A directory that was emptied is fine, anything else is refused.
+
+        Raises:
+            TargetRefused: A file, a link, or a mount that is not ours is there.
+        """
+        while True:
+            try:
+                return syscalls.openat2(
+                    self.parent, _MOUNT, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE
+                )
+            except FileNotFoundError:
+                os.mkdir(_MOUNT, _DIRECTORY_MODE, dir_fd=self.parent)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    message = f"target {self.path!r}: {_describe(error, 'it')}"
+                    raise TargetRefused(message) from error
+                self._detach_ours()
+
+    def _detach_ours(self) -> None:
+        stack = self.mounts()
+        if stack and not stack[-1].is_ours:
+            message = (
+                f"target {self.path!r} holds a mount that is not ours "
+                f"({stack[-1].filesystem}, source {stack[-1].source!r}); unmount it"
+            )
+            raise TargetRefused(message)
+        mounts.detach_below(self.parent, _MOUNT)
+
+    def mounts(self) -> list[mountinfo.Mount]:
+        """Return what is stacked on the target, lowest first."""
+        return mountinfo.mounts_at(f"{os.readlink(f'/proc/self/fd/{self.parent}')}/{_MOUNT}")
+
+    def remove(self) -> None:
+        """Take every mount of ours off the target and remove it when it is an empty directory.
+
+        Raises:
+            TargetRefused: A mount that is not ours is in the way.
+        """
+        while self.mounts():
+            self._detach_ours()
+        try:
+            os.rmdir(_MOUNT, dir_fd=self.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            message = f"target {self.path!r}: {_describe(error, 'it')}"
+            raise TargetRefused(message) from error
+
+    def close(self) -> None:
+        """Let go of the parent."""
+        os.close(self.parent)
+
+
+def _describe(error: OSError, what: str) -> str:
+    match error.errno:
+        case errno.ELOOP:
+            return f"{what} is reached through a symbolic link; remove the link"
+        case errno.ENOTDIR:
+            return f"{what} is not a directory; remove the file"
+        case errno.ENOENT:
+            return f"{what} does not exist; kubelet makes it before it calls"
+        case errno.EXDEV:
+            return f"{what} is on a mount inside kubelet's pods directory; unmount it"
+        case errno.ENOTEMPTY:
+            return f"{what} is not empty; remove what is in it"
+        case _:
+            return f"{what} cannot be used: {os.strerror(error.errno or 0)}"
+
+
+def _check_volume_data(parent: int, path: str, *, volume_id: str, driver: str) -> None:
+    """Check the file that kubelet writes beside the target, with the names kubelet gives its keys."""
+    name = "vol_data.json"
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = syscalls.openat2(parent, name, flags, _RESOLVE)
+        with open(fd, "rb") as file:
+            data = json.loads(file.read(_MAX_VOLUME_DATA_BYTES))
+    except (OSError, ValueError) as error:
+        message = f"target {path!r}: {name} beside it cannot be read; kubelet writes it first"
+        raise TargetRefused(message) from error
+    found = (data.get("driverName"), data.get("volumeHandle")) if isinstance(data, dict) else None
+    if found != (driver, volume_id):
+        message = (
+            f"target {path!r}: {name} beside it names another driver or volume "
+            f"than {driver!r} and {volume_id!r}"
+        )
+        raise TargetRefused(message)
+
+
+def is_empty(directory: int) -> bool:
+    """Return whether the plain directory that an O_PATH descriptor names is empty."""
+    fd = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(fd) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(fd)
+
+
+def empty(directory: int) -> None:
+    """Remove everything in a plain directory, without following links or crossing mounts.
+
+    Raises:
+        OSError: EXDEV where something is mounted inside it; what was removed until then is gone.
+    """
+    with os.scandir(directory) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in names:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+            continue
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        child = syscalls.openat2(directory, name, flags, _RESOLVE)
+        try:
+            empty(child)
+        finally:
+            os.close(child)
+        os.rmdir(name, dir_fd=directory)
