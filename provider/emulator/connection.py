@@ -85,10 +85,10 @@ class _Connection:
             event = await self._next_event()
             if isinstance(event, h11.Request):
                 head = event
+                _check_length(int(dict(event.headers).get(b"content-length", 0)))
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > MAX_BODY:
-                    raise _BodyTooLong
+                _check_length(len(body))
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 return _request(head, bytes(body))
             else:
@@ -133,6 +133,11 @@ class _Connection:
             headers = [("Content-Length", "0"), ("Connection", "close")]
             await self._send(h11.Response(status_code=status, headers=headers))
             await self._send(h11.EndOfMessage())
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_BODY:
+        raise _BodyTooLong
 
 
 def _request(head: h11.Request, body: bytes) -> Request:

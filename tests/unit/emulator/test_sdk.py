@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, Final
 
@@ -14,11 +15,14 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 
-from fakes.loopback import Account
+from fakes.loopback import Account, secret_client
+from provider.emulator import running
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fakes.loopback import Connect
-    from provider.emulator import EmulatorClient
+    from provider.emulator import EmulatorClient, EmulatorConfig
 
 TENANT: Final = "6f1c6a0e-0000-4000-8000-000000000001"
 
@@ -198,3 +202,19 @@ def test_throttled_read_obeys_retry_after(emulator: EmulatorClient, connect: Con
         (429, "throttle"),
         (200, None),
     ]
+
+
+def test_client_outlives_a_restart(config: EmulatorConfig, tmp_path: Path) -> None:
+    """A client with its token goes on at a successor on the same port, with its new authority."""
+    app = config.principals["app"]
+    account = Account(tenant=TENANT, client_id=app.client_id, client_secret=app.client_secret)
+    with contextlib.ExitStack() as stack:
+        with running(config, tmp_path) as emulator:
+            port = emulator.port
+            client = secret_client(
+                emulator, account, stack, vault="demo", api_version="7.4", retries=1
+            )
+            client.get_secret("db-password")
+        with running(config, tmp_path, port) as emulator:
+            assert client.get_secret("db-password").value == "first"
+            assert kinds(emulator) == [("secret-get", 200)]
