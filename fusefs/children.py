@@ -6,11 +6,15 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
+import attrs
+
 from fusefs import sandbox
+from fusefs.loop import Loop
 
 log = logging.getLogger(__name__)
 
 EXIT_FAILED: Final = 1
+DEADLINE_S: Final = 20.0  # far beyond what a healthy child needs (ms)
 
 
 def fork(function: Callable[[], int]) -> int:
@@ -47,3 +51,54 @@ def enter(
     sandbox.keep_only([*descriptors, directory])
     sandbox.drop_privileges(identity, parent=keeper)
     os.fchdir(directory)
+
+
+@attrs.define
+class Children:
+    """The children of one volume: each with a deadline, none heard of after `abandon`."""
+
+    _loop: Loop
+    _pids: set[int] = attrs.field(factory=set)
+    _abandoned: bool = False
+
+    def start(
+        self,
+        function: Callable[[], int],
+        ended: Callable[[int], None],
+        *,
+        directory: int,
+        identity: sandbox.Identity,
+        descriptors: Iterable[int] = (),
+    ) -> None:
+        """Run `function` as `identity`, in `directory`, with nothing but `descriptors`.
+
+        Args:
+            function: Returns the exit code.
+            ended: Called with the exit code (negative: signal), unless abandoned.
+            directory: A descriptor, which stays the caller's.
+            identity: What the child may be.
+            descriptors: What it keeps beside the standard ones.
+        """
+        keeper = os.getpid()
+
+        def run() -> int:
+            enter(descriptors, identity, keeper=keeper, directory=directory)
+            return function()
+
+        pid = fork(run)
+        self._pids.add(pid)
+        deadline = self._loop.call_later(DEADLINE_S, lambda: os.kill(pid, signal.SIGKILL))
+
+        def reaped(code: int) -> None:
+            deadline.cancel()
+            self._pids.discard(pid)
+            if not self._abandoned:
+                ended(code)
+
+        self._loop.watch_child(pid, reaped)
+
+    def abandon(self) -> None:
+        """Kill what runs, and hear nothing more of it; it is still reaped."""
+        self._abandoned = True
+        for pid in self._pids:
+            os.kill(pid, signal.SIGKILL)

@@ -230,7 +230,7 @@ async def connect(path: str, *, register: bool = True) -> AsyncIterator[KeeperCl
         except OSError as error:
             message = f"no keeper listens at {path!r}: {error.strerror}"
             raise KeeperUnavailable(message) from error
-        connection.setblocking(False)
+        connection.settimeout(0)
         client = KeeperClient(connection)
         failure = None
         async with trio.open_nursery() as nursery:

@@ -1,7 +1,8 @@
 """The boundary of every FUSE handler: one table from exceptions to errno.
 
-Nothing but `pyfuse3.FUSEError` may leave a handler: anything else ends pyfuse3's main loop, and with
-it every file of the volume. What the table does not know is a defect: logged, EIO, and the loop lives.
+Nothing but `pyfuse3.FUSEError` may leave a handler: anything else ends pyfuse3's main loop, and
+with it every file of the volume. What the table does not know is a defect: logged, EIO, and the
+loop lives.
 """
 
 import errno

@@ -1,9 +1,9 @@
 """One generation of a volume, indexed for look-ups, and the plan that leads to it.
 
-Names follow the steps of a plan in progress, not the newest snapshot: a name that is to appear stays
-hidden until its CREATE or MKDIR, one that goes stays until its UNLINK or RMDIR, and ``..data`` names
-the old generation until RENAME. Were it otherwise, the kernel would find the operation done already
-and raise no inotify event.
+Names follow the steps of a plan in progress, not the newest snapshot: a name that is to appear
+stays hidden until its CREATE or MKDIR, one that goes stays until its UNLINK or RMDIR, and
+``..data`` names the old generation until RENAME. Were it otherwise, the kernel would find the
+operation done already and raise no inotify event.
 """
 
 from typing import Literal

@@ -105,7 +105,7 @@ class Keeper:
         self._loop.watch(reading, self._loop.stop)
 
     def _close(self) -> None:
-        """End. Mounts that pods use stay behind, dead: an empty directory would look like no secrets."""
+        """End. Mounts that pods use stay, dead: an empty directory would look like no secrets."""
         self._listener.close()
         if self._volumes:
             log.warning("the keeper ends with %d volumes mounted", len(self._volumes))

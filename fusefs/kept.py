@@ -1,8 +1,9 @@
 """The generations of one volume that the keeper holds, and which of them may go.
 
-A generation stays while it is the current one, while a plan leads from or to it, for a grace period
-after it was superseded (a path walk may just have read ``..data``), and while the worker says that it
-is in use, up to a budget of bytes and of number. Beyond the budget the oldest goes, used or not.
+A generation stays while it is the current one, while a plan leads from or to it, for a grace
+period after it was superseded (a path walk may just have read ``..data``), and while the worker
+says that it is in use, up to a budget of bytes and of number. Beyond the budget the oldest goes,
+used or not.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The control socket: bound under a hidden name, renamed over the fixed path, open to uid 0 only."""
+"""The control socket: bound under a hidden name, renamed over the fixed path, for uid 0 only."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ class Listener:
             log.warning("a connection of uid %d is refused", uid)
             connection.close()
             return
-        connection.setblocking(False)
+        connection.settimeout(0)
         self._number += 1
         self._accepted(self._number, connection)
 

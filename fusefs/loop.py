@@ -94,8 +94,9 @@ class Loop:
         now = time.monotonic()
         while self._timers and self._timers[0].due <= now:
             timer = heapq.heappop(self._timers)
-            if timer.callback is not None:
-                self._call(timer.callback)
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                self._call(callback)
 
     @staticmethod
     def _call(callback: Callback) -> None:

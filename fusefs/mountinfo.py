@@ -57,7 +57,7 @@ def _parse_line(line: str) -> Mount:
         propagation=tuple(fields[6:]),
         filesystem=tail[0],
         source=_unescape(tail[1]),
-        super_options=frozenset(tail[2].split(",")) if len(tail) > 2 else frozenset(),
+        super_options=frozenset(tail[-1].split(",")),
     )
 
 

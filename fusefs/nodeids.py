@@ -1,7 +1,8 @@
 """Node ids and handles: one number space for the live view and every generation.
 
-A node id is ``generation << 24 | local``; live nodes have generation 0, the local part stands in the
-index of the snapshot. Ids mean the same to every worker of a volume, so they outlive any of them.
+A node id is ``generation << 24 | local``; live nodes have generation 0, the local part stands in
+the index of the snapshot. Ids mean the same to every worker of a volume, so they outlive any of
+them.
 """
 
 from typing import Final, Self

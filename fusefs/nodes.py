@@ -1,8 +1,8 @@
 """Names and attributes of one volume, seen from the kernel.
 
-Two views share one number space (`nodeids`): a *live* node lives as long as its path, a *generation*
-node belongs to one generation and never changes. Everything is synchronous and without I/O: handlers
-call in, nothing calls out.
+Two views share one number space (`nodeids`): a *live* node lives as long as its path, a
+*generation* node belongs to one generation and never changes. Everything is synchronous and
+without I/O: handlers call in, nothing calls out.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,9 +1,10 @@
 """FUSE handlers: each asks the node table and builds the reply.
 
-No handler waits for anything, so one task serves them in order. An operation that would change the
-volume is accepted exactly when the plan in progress contains it, whoever asks: through a pod's mount
-the kernel refuses it before it gets here, and through the private mount only the touch child comes.
-Each accepted operation may arrive twice, since a worker can die between carrying it out and answering.
+No handler waits for anything, so one task serves them in order. An operation that would change
+the volume is accepted exactly when the plan in progress contains it, whoever asks: through a
+pod's mount the kernel refuses it before it gets here, and through the private mount only the
+touch child comes. Each accepted operation may arrive twice, since a worker can die between
+carrying it out and answering.
 """
 
 import errno
@@ -130,7 +131,7 @@ class VolumeOperations(pyfuse3.Operations):
         return split(inode)[0] == 0 and transition is not None and path in transition.plan.changed
 
     def _opened(self, handle: Handle, inode: int) -> pyfuse3.FileInfo:
-        """Live files bypass the page cache, which would mix generations; a generation's may use it."""
+        """Live files bypass the page cache, which would mix generations; others may use it."""
         lasting = split(inode)[0] != 0
         self.table.count_handle(handle.generation, 1)
         return pyfuse3.FileInfo(fh=handle.pack(), direct_io=not lasting, keep_cache=lasting)

@@ -221,9 +221,7 @@ def receive(
     if not packet and not descriptors:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            message = "the packet was cut short"
-            raise InvalidMessage(message)
+        _check_whole(flags)
         return messages.decode(_body(packet, descriptors)), descriptors
     except (msgspec.DecodeError, InvalidSnapshot) as error:
         _close(descriptors)
@@ -232,6 +230,12 @@ def receive(
     except BaseException:
         _close(descriptors)
         raise
+
+
+def _check_whole(flags: int) -> None:
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        message = "the packet was cut short"
+        raise InvalidMessage(message)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

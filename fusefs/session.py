@@ -46,7 +46,7 @@ async def handshake(operations: pyfuse3.Operations, request: bytes) -> tuple[int
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     number = theirs.detach()
     with ours:
-        ours.setblocking(False)
+        ours.settimeout(0)
         pyfuse3.init(operations, f"/dev/fd/{number}", set())
         with trio.fail_after(_HANDSHAKE_S):
             async with trio.open_nursery() as nursery:

@@ -19,7 +19,7 @@ MAX_BACKOFF_S: Final = 5.0
 
 
 def backoff(early_deaths: int) -> float:
-    """Return how long to wait after so many deaths in a row of a young keeper: at first not at all."""
+    """Return how long to wait after so many deaths of a young keeper: at first not at all."""
     if early_deaths <= 1:
         return 0.0
     return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (early_deaths - 2))

@@ -129,13 +129,13 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
 def mount(
     source: str | None, target: str, filesystem: str | None, flags: int, data: str = ""
 ) -> None:
-    """Call mount(2)."""
+    """Mount a file system the old way (mount(2))."""
     arguments = (_optional(source), os.fsencode(target), _optional(filesystem))
     _call("mount", _libc.mount(*arguments, ctypes.c_ulong(flags), os.fsencode(data)))
 
 
 def umount2(target: str, flags: int) -> None:
-    """Call umount2(2)."""
+    """Unmount what is at `target` (umount2(2))."""
     _call("umount2", _libc.umount2(os.fsencode(target), flags))
 
 
@@ -145,7 +145,7 @@ def unshare(flags: int) -> None:
 
 
 def prctl(option: int, argument: int, argument2: int = 0) -> int:
-    """Call prctl(2) with integer arguments."""
+    """Set a property of this process (prctl(2)), with integer arguments."""
     arguments = (ctypes.c_ulong(argument), ctypes.c_ulong(argument2))
     return _call(f"prctl {option}", _libc.prctl(option, *arguments, *(ctypes.c_ulong(0),) * 2))
 

@@ -1,8 +1,9 @@
 """The directory that a volume is mounted on: where it may be, and what may be there.
 
 kubelet's layout is ``<root>/pods/UID/volumes/kubernetes.io~csi/NAME/mount``; kubelet writes
-``vol_data.json`` beside ``mount`` before it calls. The directory is reached from a held descriptor of
-``<root>/pods`` without following any link or crossing any mount, so no path of a pod leads elsewhere.
+``vol_data.json`` beside ``mount`` before it calls. The directory is reached from a held
+descriptor of ``<root>/pods`` without following any link or crossing any mount, so no path of a
+pod leads elsewhere.
 """
 
 import errno
@@ -27,7 +28,7 @@ _MOUNT: Final = "mount"
 
 
 class KubeletRoot:
-    """kubelet's root directory, held by a descriptor of its ``pods``; the root itself may be a link."""
+    """kubelet's root directory, held by its ``pods``; the root itself may be a link."""
 
     def __init__(self, root: str) -> None:
         """Open ``<root>/pods``.
@@ -178,7 +179,7 @@ def _describe(error: OSError, what: str) -> str:
 
 
 def _check_volume_data(parent: int, path: str, *, volume_id: str, driver: str) -> None:
-    """Check the file that kubelet writes beside the target, with the names kubelet gives its keys."""
+    """Check the file that kubelet writes beside the target, under the names that it uses."""
     name = "vol_data.json"
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK

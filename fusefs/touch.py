@@ -7,16 +7,18 @@ by a child with CAP_DAC_OVERRIDE alone. All of them may find their work done by 
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from fusefs import initmsg
+from fusefs.loop import Loop
 from fusefs.nodeids import PRIME_NAME, ROOT_NODE
 from fusefs.plan import DATA_LINK, DATA_LINK_NEXT, Plan, Step
 
 ACKNOWLEDGED: Final = b"acknowledged"
+MAX_REPORT_BYTES: Final = 128 << 10
 _UNWRITTEN: Final = b"\n"  # one byte for the event; the worker throws it away
 
 
@@ -84,7 +86,9 @@ def notify(paths: Sequence[str], report: socket.socket) -> None:
     A file is busy while a pod holds a lease on it: a blocking open would wait for 45 s.
     """
     busy = [path for path in paths if not _write_one_byte(path)]
-    report.send(msgspec.msgpack.encode(busy))
+    encoded = msgspec.msgpack.encode(busy)
+    # Too many to tell are given up: the report must fit one packet.
+    report.send(encoded if len(encoded) <= MAX_REPORT_BYTES else msgspec.msgpack.encode([]))
 
 
 def _write_one_byte(path: str) -> bool:
@@ -99,3 +103,41 @@ def _write_one_byte(path: str) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+class Report:
+    """What a touch child says, read by the keeper.
+
+    Attributes:
+        busy: Files that are owed an event; None when the child did not get so far.
+    """
+
+    def __init__(self, loop: Loop, acknowledged: Callable[[], None]) -> None:
+        """Call `acknowledged` when every name follows the plan."""
+        self._loop = loop
+        self._acknowledged = acknowledged
+        self.busy: tuple[str, ...] | None = None
+        ours, self.child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection: socket.socket | None = ours
+        loop.watch(ours.fileno(), self._read)
+
+    def close_child_end(self) -> None:
+        """Close the child's end, once the child is forked."""
+        self.child_end.close()
+
+    def finish(self) -> None:
+        """Read what the child, which has ended, had still said."""
+        while self._connection is not None:
+            self._read()
+
+    def _read(self) -> None:
+        assert self._connection is not None  # noqa: S101 - watched only while it is open
+        packet = self._connection.recv(MAX_REPORT_BYTES)
+        if packet == ACKNOWLEDGED:
+            self._acknowledged()
+        elif packet:
+            self.busy = tuple(msgspec.msgpack.decode(packet, type=list[str]))
+        else:
+            self._loop.unwatch(self._connection.fileno())
+            self._connection.close()
+            self._connection = None

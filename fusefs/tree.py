@@ -44,7 +44,7 @@ def _check_element(path: str, element: str) -> None:
 
 
 def check_tree(paths: Sequence[str]) -> None:
-    """Raise `InvalidTree` unless `paths` are distinct and no file stands where another needs a directory."""
+    """Raise `InvalidTree` unless `paths` are distinct and none is a directory of another."""
     seen: set[str] = set()
     for path in paths:
         check_path(path)

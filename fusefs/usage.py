@@ -1,9 +1,9 @@
 """Which generations of a volume are in use, in a page that outlives the worker.
 
-The worker counts; the keeper only reads, and takes what it reads for hostile numbers: all that a lie
-can do is keep a generation of the liar's own volume until the budget is spent. A worker that dies
-between counting and answering makes a count drift by one, so counts never go below zero and a
-generation that drifted is kept until the volume goes or the budget is spent.
+The worker counts; the keeper only reads, and takes what it reads for hostile numbers: all that a
+lie can do is keep a generation of the liar's own volume until the budget is spent. A worker that
+dies between counting and answering makes a count drift by one, so counts never go below zero and
+a generation that drifted is kept until the volume goes or the budget is spent.
 
 Layout: generation of the plan in progress, steps of it done, then one slot per generation.
 """

@@ -86,7 +86,7 @@ class _Worker:
         self._assignment = assignment
         self._table = table
         self._control = assignment.control
-        self._control.setblocking(False)
+        self._control.settimeout(0)
         for fd in assignment.snapshots:
             table.keep(Snapshot.map(fd))
         newest = max(table.generations)
@@ -152,7 +152,7 @@ class _Worker:
 
     @staticmethod
     def _invalidate(nodes: list[int]) -> None:
-        """Invalidate attributes only: from the serving thread any other notification can deadlock."""
+        """Invalidate attributes only: any other notification from the serving thread deadlocks."""
         for node in nodes:
             try:
                 pyfuse3.invalidate_inode(node, attr_only=True)

@@ -1,0 +1,91 @@
+"""A worker as the keeper sees it: a pid, a socket, and the news of its end."""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from fusefs import children, protocol, worker
+from fusefs.loop import Loop
+
+log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """A running worker; watched by the keeper's loop until it has been reaped."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        prepare: Callable[[socket.socket], worker.Assignment],
+        spoke: Callable[[protocol.FromWorker], None],
+        ended: Callable[[int, float], None],
+    ) -> None:
+        """Fork the worker.
+
+        Args:
+            loop: The keeper's loop.
+            prepare: Returns the assignment, given the worker's end of the control socket.
+            spoke: Called with each message of the worker.
+            ended: Called once with exit code (negative: signal) and seconds lived.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        assignment = prepare(theirs)
+        self._loop = loop
+        self._spoke = spoke
+        self._ended = ended
+        self._started = time.monotonic()
+        self.pid = children.fork(lambda: worker.run(assignment))
+        theirs.close()
+        ours.settimeout(0)
+        self._control: socket.socket | None = ours
+        loop.watch(ours.fileno(), self._read)
+        loop.watch_child(self.pid, self._reaped)
+
+    def tell(self, message: protocol.Message, descriptors: Sequence[int] = ()) -> None:
+        """Send; a worker that does not listen is killed, and its successor learns it all anew."""
+        if self._control is None:
+            return
+        try:
+            protocol.send(self._control, message, descriptors)
+        except (ConnectionError, BlockingIOError) as error:
+            log.warning("worker %d does not listen: %s", self.pid, error)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the worker; the news comes as of any other end."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Kill the worker and hear nothing more of it; it is still reaped."""
+        self._spoke = lambda _: None
+        self._ended = lambda _code, _lived: None
+        self._close_control()
+        self.kill()
+
+    def _read(self) -> None:
+        assert self._control is not None  # noqa: S101 - watched only while it is open
+        try:
+            received = protocol.receive(self._control, protocol.FROM_WORKER)
+        except ConnectionError:
+            received = None
+        if received is None:
+            self._close_control()  # its end comes next, by the loop
+            return
+        message, descriptors = received
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._spoke(message)
+
+    def _reaped(self, code: int) -> None:
+        while self._control is not None:  # what it said before it ended
+            self._read()
+        self._ended(code, time.monotonic() - self._started)
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._loop.unwatch(self._control.fileno())
+            self._control.close()
+            self._control = None
