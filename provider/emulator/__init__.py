@@ -22,6 +22,10 @@ As a program
 
     runs COMMAND in a mount namespace where these names resolve.
 
+A client needs `connection_verify=ca_file` on credential and client, `authority=login_url` and
+`disable_instance_discovery=True` (MSAL would otherwise ask login.microsoftonline.com about the
+authority). Behind a proxy its NO_PROXY must contain `no_proxy`.
+
 In a test
     with running(config) as emulator: …
 

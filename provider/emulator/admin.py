@@ -144,9 +144,9 @@ def _revoke(state: EmulatorState, command: _Revoke) -> object:
 def _fault(state: EmulatorState, fault: Fault) -> object:
     if fault.vault is not None:
         state.vault(fault.vault)
-    if fault.count is not None and fault.count < 1:
-        message = f"count: {fault.count} faults strike nobody; give 1 or more, or none for all"
-        raise CommandRefused(message)
+    problem = fault.problem()
+    if problem is not None:
+        raise CommandRefused(problem)
     state.faults.add(fault)
     return None
 

@@ -7,6 +7,7 @@ the protocol gets 400 and is gone; one that says nothing is closed after `IDLE_S
 from __future__ import annotations
 
 import contextlib
+import http
 import logging
 import socket
 import struct
@@ -52,6 +53,8 @@ async def serve(
         OSError,
     ) as error:
         log.debug("connection ended", extra={"reason": type(error).__name__})
+    except Exception:  # a defect of ours must not end the other connections
+        log.exception("connection failed")
     finally:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.aclose_forcefully(stream)
@@ -61,7 +64,7 @@ async def serve(
 class _Connection:
     stream: Stream
     respond: Callable[[Request], Awaitable[Reply]]
-    http: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.SERVER))
+    protocol: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.SERVER))
 
     async def run(self) -> None:
         """Answer requests until the connection ends."""
@@ -69,9 +72,12 @@ class _Connection:
             while (request := await self._read()) is not None:
                 if not await self._write(request, await self.respond(request)):
                     return
-                if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
+                if (
+                    self.protocol.our_state is not h11.DONE
+                    or self.protocol.their_state is not h11.DONE
+                ):
                     return
-                self.http.start_next_cycle()
+                self.protocol.start_next_cycle()
         except h11.RemoteProtocolError as error:
             await self._give_up(error.error_status_hint)
         except _BodyTooLong:
@@ -96,13 +102,13 @@ class _Connection:
 
     async def _next_event(self) -> object:
         while True:
-            event = self.http.next_event()
+            event = self.protocol.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            if self.http.they_are_waiting_for_100_continue:
+            if self.protocol.they_are_waiting_for_100_continue:
                 await self._send(h11.InformationalResponse(status_code=100, headers=[]))
             with trio.move_on_after(IDLE_S) as waiting:
-                self.http.receive_data(bytes(await self.stream.receive_some(_RECEIVE)))
+                self.protocol.receive_data(bytes(await self.stream.receive_some(_RECEIVE)))
             if waiting.cancelled_caught:
                 return None
 
@@ -114,25 +120,30 @@ class _Connection:
         body = b"" if request.method == "HEAD" else reply.body
         if reply.ending is Ending.TRUNCATE:
             body = body[: len(body) // 2]
-        length = ("Content-Length", str(len(reply.body)))
-        headers = [*reply.headers, *(() if reply.status == 204 else (length,))]  # noqa: PLR2004
-        data = self.http.send(h11.Response(status_code=reply.status, headers=headers)) or b""
-        data += (self.http.send(h11.Data(data=body)) or b"") if body else b""
+        data = self.protocol.send(_head(reply)) or b""
+        data += (self.protocol.send(h11.Data(data=body)) or b"") if body else b""
         if reply.ending is Ending.TRUNCATE:
             await self.stream.send_all(data)
             return False
-        data += self.http.send(h11.EndOfMessage()) or b""
+        data += self.protocol.send(h11.EndOfMessage()) or b""
         await self.stream.send_all(data)
         return True
 
     async def _send(self, event: h11.Event) -> None:
-        await self.stream.send_all(self.http.send(event) or b"")
+        await self.stream.send_all(self.protocol.send(event) or b"")
 
     async def _give_up(self, status: int) -> None:
-        if self.http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            headers = [("Content-Length", "0"), ("Connection", "close")]
-            await self._send(h11.Response(status_code=status, headers=headers))
-            await self._send(h11.EndOfMessage())
+        headers = [("Content-Length", "0"), ("Connection", "close")]
+        await self._send(h11.Response(status_code=status, headers=headers))
+        await self._send(h11.EndOfMessage())
+
+
+def _head(reply: Reply) -> h11.Response:
+    headers = list(reply.headers)
+    if reply.status != http.HTTPStatus.NO_CONTENT:
+        headers.append(("Content-Length", str(len(reply.body))))
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return h11.Response(status_code=reply.status, headers=encoded)
 
 
 def _check_length(length: int) -> None:

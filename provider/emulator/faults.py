@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -37,6 +38,18 @@ class Fault:
     seconds: float = 1.0
     retry_after: int | None = None
     status: int = 500
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the numbers, if anything."""
+        if self.count is not None and self.count < 1:
+            return f"count: {self.count} faults strike nobody; give 1 or more, or none for all"
+        if not 0 <= self.seconds < math.inf:
+            return f"seconds: cannot wait for {self.seconds}; give 0 or more"
+        if self.retry_after is not None and self.retry_after < 0:
+            return f"retry_after: {self.retry_after} is in the past; give 0 or more"
+        if not 400 <= self.status < 600:  # noqa: PLR2004 - HTTP's range of errors
+            return f"status: {self.status} is no HTTP error; give 400 to 599"
+        return None
 
     def matches(self, trace: Trace) -> bool:
         """Tell whether this fault is meant for a request."""

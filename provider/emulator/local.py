@@ -35,6 +35,7 @@ def running(
 
     Raises:
         OSError: The port is taken, or the directory cannot be written.
+        ConfigInvalid: A first secret breaks a limit of the service.
     """
     with contextlib.ExitStack() as stack:
         if directory is None:

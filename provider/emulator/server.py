@@ -41,9 +41,20 @@ async def serve(
 
     Raises:
         OSError: The port is taken, or the directory cannot be written.
+        ConfigInvalid: A first secret breaks a limit of the service.
     """
-    listeners = await trio.open_tcp_listeners(port, host=LOOPBACK)
-    state = EmulatorState(config, listeners[0].socket.getsockname()[1])
+    (listener,) = await trio.open_tcp_listeners(port, host=LOOPBACK)
+    with listener.socket:
+        await _serve(config, directory, listener, task_status)
+
+
+async def _serve(
+    config: EmulatorConfig,
+    directory: Path,
+    listener: trio.SocketListener,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    state = EmulatorState(config, listener.socket.getsockname()[1])
     hosts = [state.login_host, *(state.host_name(vault) for vault in state.vaults.values())]
     identity = make_identity(hosts)
     admin_token = secrets.token_urlsafe(32)
@@ -53,7 +64,7 @@ async def serve(
     )
     with files.Directory(directory) as described:
         async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, handler, listeners)
+            await nursery.start(trio.serve_listeners, handler, [listener])
             files.describe(described, state, identity.ca_pem, admin_token)
-            log.info("emulator serves", extra={"port": state.port, "vaults": len(state.vaults)})
+            log.info("emulator serves", extra={"port": state.port})
             task_status.started()

@@ -101,11 +101,12 @@ def test_faults_can_strike_sign_in(emulator: EmulatorClient, wire: Wire, url: st
 
 
 def test_wrong_faults_are_refused(emulator: EmulatorClient) -> None:
-    """An unknown vault, an unknown kind or a count of nothing is an error, not a no-op."""
+    """An unknown vault, an unknown kind or a number out of range is an error, not a no-op."""
     with pytest.raises(CommandRefused, match="vault: there is no nobody"):
         emulator.fault("reset", vault="nobody")
-    with pytest.raises(CommandRefused, match="count"):
-        emulator.fault("reset", count=0)
+    for wrong in ({"count": 0}, {"seconds": -1.0}, {"retry_after": -1}, {"status": 200}):
+        with pytest.raises(CommandRefused, match=f"^{next(iter(wrong))}: "):
+            emulator.fault("error", **wrong)
     with pytest.raises(ValueError, match="explode"):
         emulator.fault("explode")
 

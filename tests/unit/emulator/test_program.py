@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provider.emulator import EmulatorClient, EmulatorUnavailable, running
+from provider.emulator import (
+    ConfigInvalid,
+    EmulatorClient,
+    EmulatorConfig,
+    EmulatorUnavailable,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from provider.emulator import EmulatorConfig
 
 START_S = 20
 FILES = {"admin-token", "ca.pem", "cloud.json", "emulator.json", "hosts"}
@@ -62,7 +66,9 @@ def test_program_describes_itself_and_leaves_nothing(tmp_path: Path, config_file
         assert index["pid"] == process.pid
         assert index["url"] == f"https://127.0.0.1:{index['port']}"
         assert stat.S_IMODE((home / "admin-token").stat().st_mode) == 0o600
-        assert json.loads((home / "cloud.json").read_text()) == {
+        cloud_file = EmulatorClient.from_dir(home).cloud_file
+        assert cloud_file == home / "cloud.json"
+        assert json.loads(cloud_file.read_text()) == {
             "name": "AzureStackCloud",
             "activeDirectoryEndpoint": f"https://login.akv.test:{index['port']}/",
             "keyVaultEndpoint": f"https://vault.akv.test:{index['port']}/",
@@ -120,6 +126,15 @@ def test_taken_port_is_an_error(config: EmulatorConfig, tmp_path: Path) -> None:
             pass
         assert client.request_log() == []
         assert not (tmp_path / "second").exists()
+
+
+def test_first_secret_beyond_a_limit_is_named(tmp_path: Path) -> None:
+    """A secret of the configuration that the service would refuse is a configuration error."""
+    text = "tenant: t\nprincipals: {}\nvaults: {demo: {secrets: {a_b: c}}}\n"
+    wrong = running(EmulatorConfig.parse(text), tmp_path)
+    with pytest.raises(ConfigInvalid, match=r"vaults\.demo\.secrets\.a_b: .*invalid name"), wrong:
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_configuration_ends_the_program(tmp_path: Path) -> None:

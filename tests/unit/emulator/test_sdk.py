@@ -137,6 +137,8 @@ def test_purged_name_is_free_again(connect: Connect) -> None:
     client.begin_delete_secret("db-password").wait()
     assert [item.name for item in client.list_deleted_secrets()] == ["db-password"]
     client.purge_deleted_secret("db-password")
+    with pytest.raises(ResourceNotFoundError, match="Deleted Secret not found: db-password"):
+        client.get_deleted_secret("db-password")
     client.set_secret("db-password", "anew")
     assert len(list(client.list_properties_of_secret_versions("db-password"))) == 1
 

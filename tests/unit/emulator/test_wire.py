@@ -313,6 +313,30 @@ def test_expectation_is_answered(emulator: EmulatorClient) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 404 ")
 
 
+def test_connection_ends_when_asked(emulator: EmulatorClient) -> None:
+    """`Connection: close` is obeyed; without it the connection stays for the next request."""
+    with tls(emulator) as connection:
+        connection.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        connection.sendall(b"GET /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert connection.makefile("rb").read().count(b"HTTP/1.1 404 ") == 3
+
+
+def test_silent_connection_is_closed(
+    emulator: EmulatorClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that says nothing for too long loses its connection."""
+    monkeypatch.setattr("provider.emulator.connection.IDLE_S", 0.05)
+    with tls(emulator) as connection:
+        assert connection.recv(100) == b""
+
+
+def test_odd_header_bytes_come_back(wire: Wire, vault: str) -> None:
+    """A request id that is not ASCII is echoed byte for byte."""
+    headers = {"x-ms-client-request-id": "\xe9"}
+    answer = wire.send("GET", f"{vault}/secrets?{VERSION}", headers=headers)
+    assert answer.headers["x-ms-client-request-id"] == "\xe9"
+
+
 def test_plain_text_client_harms_nobody(emulator: EmulatorClient) -> None:
     """A client without TLS is dropped; others go on."""
     with socket.create_connection(("127.0.0.1", emulator.port), timeout=10) as plain:
