@@ -1,0 +1,107 @@
+"""Our programs as processes of their own: started, waited for, ended by pid, and reaped."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+START_TIMEOUT_S: Final = 20.0  # imports take most of it, on two busy cores
+STOP_TIMEOUT_S: Final = 15.0
+PAUSE_S: Final = 0.01
+_LOG_TAIL_CHARS: Final = 4000
+
+
+class ProgramFailed(AssertionError):
+    """A program died, or did not do in time what it was waited for."""
+
+
+class Program:
+    """One run of ``python -m …`` with its output in a file; a context manager that ends it."""
+
+    def __init__(self, name: str, arguments: Sequence[str], *, log: Path) -> None:
+        """Start the program; its output is appended to `log`."""
+        self.name = name
+        self._arguments = tuple(arguments)
+        self._log = log
+        self._process = self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process of the current run."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What all runs have written so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_until(
+        self, condition: Callable[[], bool], what: str, *, timeout_s: float = START_TIMEOUT_S
+    ) -> None:
+        """Return once `condition` is true.
+
+        Raises:
+            ProgramFailed: The program ended first, or the time was up.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if self.ended(PAUSE_S):
+                raise self._failed(f"ended with {self._process.returncode} before: {what}")
+            if time.monotonic() > deadline:
+                raise self._failed(f"not within {timeout_s:g} s: {what}")
+
+    def ended(self, timeout_s: float = 0.0) -> bool:
+        """Return whether the program has ended, after waiting for that."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self) -> int:
+        """Ask the program to end (SIGTERM) and return its exit status; ended already is fine.
+
+        Raises:
+            ProgramFailed: It had to be killed.
+        """
+        if not self.ended():
+            self._process.send_signal(signal.SIGTERM)
+            if not self.ended(STOP_TIMEOUT_S):
+                self.kill()
+                raise self._failed(f"did not end within {STOP_TIMEOUT_S:g} s of SIGTERM")
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End the program at once (SIGKILL) and reap it."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start the program again once the run before has ended."""
+        self._process.wait(STOP_TIMEOUT_S)
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _failed(self, problem: str) -> ProgramFailed:
+        return ProgramFailed(f"{self.name} {problem}\n{self.log[-_LOG_TAIL_CHARS:]}")

@@ -1,0 +1,90 @@
+"""A published volume whose content says which generation it is."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from fusefs.snapshot import FileSpec, Sealed, Snapshot, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fusefs.client import KeeperClient
+    from harness.kubelet import Volume
+
+LIVE_FILES: Final = ("user", "pass", "nest/deep/cert")
+
+
+def content(path: str, generation: int) -> bytes:
+    """Return bytes that name the file and the generation in every record, of varying length."""
+    name = path.rpartition("/")[2][:4].ljust(4)
+    return b"%s-%08d;" % (name.encode(), generation) * (1 + generation * 7919 % 900)
+
+
+def specs(generation: int, paths: Sequence[str] = LIVE_FILES) -> list[FileSpec]:
+    """Return one file of `content` for each path."""
+    return [
+        FileSpec(
+            path=path,
+            content=content(path, generation),
+            object_id=f"secret/{path}",
+            object_version=str(generation),
+        )
+        for path in paths
+    ]
+
+
+class PublishedVolume:
+    """A volume under test, and the last snapshot handed in."""
+
+    def __init__(self, client: KeeperClient, volume: Volume) -> None:
+        """Use `volume` through `client`; `publish` comes first."""
+        self.client = client
+        self.volume = volume
+        self.target = volume.target
+        self.snapshot: Snapshot | None = None
+
+    @property
+    def generation(self) -> int:
+        """The newest generation handed in."""
+        assert self.snapshot is not None
+        return self.snapshot.generation
+
+    def seal(self, files: Sequence[FileSpec]) -> Sealed:
+        """Seal `files` as the next generation."""
+        return seal(files, previous=self.snapshot, now_ns=time.time_ns())
+
+    async def publish(self, files: Sequence[FileSpec] | None = None) -> None:
+        """Publish `files`, or the standard ones at generation 1."""
+        sealed = self.seal(specs(1) if files is None else files)
+        await self.client.publish(
+            self.volume.volume_id, str(self.target), sealed, record=b"record"
+        )
+        self.snapshot = sealed.snapshot
+
+    async def rotate(self, files: Sequence[FileSpec] | None = None) -> int:
+        """Bring in `files`, or the standard ones; return the acknowledged generation."""
+        sealed = self.seal(specs(self.generation + 1) if files is None else files)
+        await self.client.rotate(self.volume.volume_id, sealed, record=b"record")
+        assert self.snapshot is not None
+        self.snapshot.close()
+        self.snapshot = sealed.snapshot
+        return self.generation
+
+    async def unpublish(self) -> None:
+        """Take the volume away."""
+        await self.client.unpublish(self.volume.volume_id, str(self.target))
+
+    async def worker_pid(self) -> int | None:
+        """Return the worker that serves the volume now."""
+        for found in await self.client.volumes(snapshots=False):
+            if found.volume_id == self.volume.volume_id:
+                return found.worker_pid
+        return None
+
+    def close(self) -> None:
+        """Unmap the snapshot."""
+        if self.snapshot is not None:
+            self.snapshot.close()
+            self.snapshot = None
