@@ -18,6 +18,7 @@
     |   +-- ContentTooLarge
     +-- MountFailed           one of the above, told for a pod; has its cause's status
     +-- VolumeElsewhere       the volume is published at another target
+    +-- TargetTaken           another volume is published at the target
     +-- NotSupported          a call that this driver does not offer
     +-- CallOver              the caller's deadline has passed, or he has gone
     +-- NodeStopping          this node server is on its way out
@@ -184,6 +185,16 @@ class VolumeElsewhere(CsiError):
         super().__init__(
             f"volume {volume_id} is published at another target: target_path: unpublish {target} "
             "first"
+        )
+
+
+class TargetTaken(CsiError):
+    """Another volume is published at the target."""
+
+    def __init__(self, target: str, volume_id: str) -> None:
+        """Build the message with the remedy."""
+        super().__init__(
+            f"target {target} is taken: target_path: unpublish volume {volume_id} there first"
         )
 
 

@@ -1,0 +1,40 @@
+"""``python -m csi``: flags, logging, the loop, the exit code."""
+
+import logging
+import sys
+from collections.abc import Iterator
+
+import trio
+
+from csi import app, logkeys
+from csi.config import Config, command
+from csi.errors import SocketError
+from csi.logs import configure
+
+log = logging.getLogger(__name__)
+
+
+def main(config: Config) -> None:
+    """Run until told to stop; a socket that cannot be bound is the only expected failure."""
+    configure(level=config.log_level, as_json=config.log_json)
+    try:
+        trio.run(app.run, config)
+    except* SocketError as group:
+        for error in _leaves(group):
+            log.error(  # noqa: TRY400 - the operator's, not a defect
+                "cannot start", extra={logkeys.ERROR: str(error)}
+            )
+        sys.exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[SocketError]) -> Iterator[BaseException]:
+    """Yield the exceptions in a group and in the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+if __name__ == "__main__":
+    command(obj=main)

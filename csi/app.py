@@ -1,0 +1,184 @@
+"""The node server as a whole: everything is opened here, in order, and closed in reverse.
+
+Tasks: recovery (holds the session with the keeper), the refresh loop, one that registers with
+kubelet once there has been a session, and one that waits for a signal. grpcio's threads come in
+through the bridge.
+"""
+
+import logging
+import signal
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import attrs
+import trio
+
+from csi import logkeys, servicers
+from csi.bridge import Bridge
+from csi.classes import ClassDirectory, ClassSource
+from csi.config import Config, version
+from csi.delivery import Delivery, RotationPolicy
+from csi.fetch import Fetcher
+from csi.identity import Identity
+from csi.keeper import Connect, Keeper, KeeperLink
+from csi.locks import VolumeLocks
+from csi.node import Node
+from csi.providers import ProviderClient, SocketProviders
+from csi.recovery import Recovery
+from csi.refresh import Refresher
+from csi.registration import registered
+from csi.schedule import Schedule
+from csi.server import serving
+from csi.volumes import Registry
+from fusefs.client import connect
+from fusefs.errors import Superseded
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Core:
+    """The parts that know volumes, wired together; without sockets of ours."""
+
+    link: KeeperLink
+    registry: Registry
+    schedule: Schedule
+    locks: VolumeLocks
+    refresher: Refresher
+    recovery: Recovery
+    node: Node
+
+    async def run(self) -> None:
+        """Hold the session with the keeper and refresh volumes, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.recovery.run)
+            nursery.start_soon(self.refresher.run)
+
+
+def wire(
+    config: Config, *, connect_keeper: Connect, classes: ClassSource, providers: ProviderClient
+) -> Core:
+    """Build the parts. Nothing is opened."""
+    link = KeeperLink(connect_keeper)
+    registry = Registry()
+    schedule = Schedule(node=config.node_id, jitter=config.rotation_jitter)
+    locks = VolumeLocks()
+    delivery = Delivery(
+        registry=registry,
+        schedule=schedule,
+        fetcher=Fetcher(classes, providers),
+        rotation=RotationPolicy(
+            enabled=config.rotation,
+            interval=config.poll_interval,
+            floor=config.poll_interval_floor,
+        ),
+    )
+    refresher = Refresher(
+        link=link,
+        registry=registry,
+        schedule=schedule,
+        locks=locks,
+        delivery=delivery,
+        initial_interval=config.poll_interval if config.rotation else None,
+    )
+    return Core(
+        link=link,
+        registry=registry,
+        schedule=schedule,
+        locks=locks,
+        refresher=refresher,
+        recovery=Recovery(
+            link=link, registry=registry, locks=locks, delivery=delivery, refresher=refresher
+        ),
+        node=Node(
+            node_id=config.node_id,
+            link=link,
+            registry=registry,
+            locks=locks,
+            delivery=delivery,
+            refresher=refresher,
+        ),
+    )
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_wait_for_signal, stop)
+        await serve(config, connect_keeper=partial(_connect, config), stop=stop)
+        nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def serve(config: Config, *, connect_keeper: Connect, stop: trio.Event) -> None:
+    """Serve until `stop` is set."""
+    providers = SocketProviders(
+        config.provider_dirs,
+        max_reply_bytes=config.max_reply_bytes,
+        timeout_s=config.provider_timeout,
+    )
+    core = wire(
+        config,
+        connect_keeper=connect_keeper,
+        classes=ClassDirectory(config.class_dir),
+        providers=providers,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.run)
+            async with _csi_server(config, core), trio.open_nursery() as registering:
+                registering.start_soon(_register, config, core.link)
+                await stop.wait()
+                registering.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+    finally:
+        providers.close()
+        core.registry.close()
+
+
+def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]:
+    identity = Identity(driver_name=config.driver_name, version=version(), link=core.link)
+    register = partial(
+        servicers.register,
+        identity=identity,
+        node=core.node,
+        bridge=Bridge(trio.lowlevel.current_trio_token()),
+        kubelet_root=config.kubelet_root,
+    )
+    return serving(
+        config.csi_socket,
+        register,
+        threads=config.threads,
+        slow_methods=frozenset({servicers.PUBLISH_METHOD}),
+    )
+
+
+def _connect(config: Config) -> AbstractAsyncContextManager[Keeper]:
+    return connect(str(config.keeper_socket))
+
+
+async def _register(config: Config, link: KeeperLink) -> None:
+    """Let kubelet find the driver, from the first session with a keeper on."""
+    if config.registration_dir is None:
+        return
+    try:
+        await link.next_session()
+    except Superseded:
+        return
+    async with registered(
+        config.registration_dir,
+        driver_name=config.driver_name,
+        csi_socket=config.kubelet_csi_socket,
+    ):
+        await trio.sleep_forever()
+
+
+async def _wait_for_signal(
+    stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("stopping", extra={logkeys.METHOD: signal.Signals(number).name})
+            stop.set()

@@ -1,0 +1,268 @@
+"""The effects on one volume: first content, new content, the same content again, removal.
+
+Node, refresh loop and recovery decide *when*; here is *how*, once. Every method is called under the
+lock of its volume. State changes follow the keeper's answer at once, without an await between, so
+the registry always says what the keeper acknowledged.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from csi import logkeys
+from csi.errors import ContentTooLarge, InvariantViolated, MountFailed
+from csi.fetch import Content, Fetcher
+from csi.grouping import Groups
+from csi.keeper import Keeper
+from csi.record import encode_record
+from csi.records import Credentials, PublishRequest, TargetPath, VolumeId, VolumeSpec
+from csi.schedule import Schedule
+from csi.volumes import Registry, State, Volume
+from fusefs.errors import (
+    InvalidSnapshot,
+    InvalidTree,
+    KeeperError,
+    KeeperUnavailable,
+    TargetRefused,
+    VolumeUnknown,
+)
+from fusefs.snapshot import FileSpec, Sealed, Snapshot, differs, seal
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class RotationPolicy:
+    """How often volumes are refreshed.
+
+    Attributes:
+        enabled: False: only the first content of a volume is ever fetched.
+        interval: Seconds, for classes that do not say.
+        floor: What a class may not go below.
+    """
+
+    enabled: bool
+    interval: float
+    floor: float
+
+
+class Delivery:
+    """Brings content into volumes and volumes away."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        schedule: Schedule,
+        fetcher: Fetcher,
+        rotation: RotationPolicy,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Act on `registry` and `schedule`; `now_ns` dates new content."""
+        self._registry = registry
+        self._schedule = schedule
+        self._fetcher = fetcher
+        self._rotation = rotation
+        self._now_ns = now_ns
+        self._groups = Groups()
+
+    async def publish(self, keeper: Keeper, request: PublishRequest) -> None:
+        """Bring a volume that is not shown to its target. On failure nothing is left there.
+
+        Raises:
+            CsiError: No content, see `Fetcher.fetch`.
+            FusefsError: The keeper did not take it.
+        """
+        spec = request.spec
+        before = self._registry.get(spec.volume_id)
+        if before is not None:
+            # Left over from an attempt whose outcome is unknown: its content must not answer.
+            await self.remove(keeper, spec.volume_id, before.spec.target)
+        volume = self._registry.begin(request)
+        try:
+            content = await self._fetcher.fetch(spec, request.credentials, ())
+            sealed = self._seal(spec, content, None)
+        except BaseException:
+            self._registry.forget(volume)
+            raise
+        record = encode_record(spec, content.versions)
+        try:
+            await keeper.publish(spec.volume_id, spec.target, sealed, record=record)
+        except BaseException as error:
+            sealed.snapshot.close()
+            await self._undo(keeper, volume, error)
+            raise
+        self._registry.served(volume, sealed.snapshot, content.versions, record)
+        self._plan_refresh(volume, content)
+        log.info(
+            "volume published",
+            extra=_fields(spec) | {logkeys.GENERATION: sealed.snapshot.generation},
+        )
+
+    async def refresh(self, keeper: Keeper, volume: Volume) -> None:
+        """Fetch the content of a shown volume and bring it in if it is new.
+
+        Raises:
+            CsiError: No content; what is shown stays.
+            FusefsError: The keeper did not take it.
+        """
+        if volume.state is State.LOST:
+            await self.restore(keeper, volume)
+        credentials = volume.credentials or Credentials()
+        content = await self._fetcher.fetch(volume.spec, credentials, volume.versions)
+        try:
+            await self._bring_in(keeper, volume, content)
+        except VolumeUnknown:
+            # The keeper lost it without our noticing; what the pod saw is brought back first.
+            self._registry.lost(volume)
+            await self.restore(keeper, volume)
+            await self._bring_in(keeper, volume, content)
+        self._plan_refresh(volume, content)
+
+    async def restore(self, keeper: Keeper, volume: Volume) -> None:
+        """Publish a LOST volume again, with the content that it had.
+
+        Raises:
+            FusefsError: The keeper did not take it; the volume stays LOST.
+        """
+        previous = _snapshot(volume)
+        sealed = seal(list(_specs_of(previous)), previous=previous, now_ns=self._now_ns())
+        record = encode_record(volume.spec, volume.versions)
+        try:
+            await keeper.publish(volume.volume_id, volume.spec.target, sealed, record=record)
+        except BaseException:
+            sealed.snapshot.close()
+            raise
+        self._registry.served(volume, sealed.snapshot, volume.versions, record)
+        log.warning(
+            "volume published again after the loss of its keeper", extra=_fields(volume.spec)
+        )
+
+    async def remove(self, keeper: Keeper, volume_id: VolumeId, target: TargetPath) -> None:
+        """Take a volume away from its target; absent is fine.
+
+        Raises:
+            FusefsError: It may still be there; the volume is UNWANTED until the next attempt.
+        """
+        volume = self._registry.get(volume_id)
+        if volume is not None and volume.spec.target == target:
+            self._schedule.remove(volume_id)
+            self._registry.unwanted(volume)
+        else:
+            volume = None
+        try:
+            await keeper.unpublish(volume_id, target)
+        except TargetRefused as error:
+            if not error.layout:
+                raise
+            # Outside kubelet's layout we never mounted anything.
+            log.warning(
+                "unpublish of a target outside kubelet's layout; nothing to do",
+                extra={logkeys.VOLUME_ID: volume_id, logkeys.TARGET: target},
+            )
+        if volume is not None and self._registry.get(volume_id) is volume:
+            self._registry.forget(volume)
+
+    async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> None:
+        previous = _snapshot(volume)
+        record = encode_record(volume.spec, content.versions)
+        if not differs(content.files, previous):
+            if record != volume.record:
+                await keeper.update_record(volume.volume_id, record)
+                self._registry.recorded(volume, content.versions, record)
+            return
+        sealed = self._seal(volume.spec, content, previous)
+        try:
+            await keeper.rotate(volume.volume_id, sealed, record=record)
+        except BaseException:
+            sealed.snapshot.close()
+            raise
+        self._registry.served(volume, sealed.snapshot, content.versions, record)
+        log.info(
+            "volume has new content",
+            extra=_fields(volume.spec) | {logkeys.GENERATION: sealed.snapshot.generation},
+        )
+
+    def _seal(self, spec: VolumeSpec, content: Content, previous: Snapshot | None) -> Sealed:
+        try:
+            return seal(content.files, previous=previous, now_ns=self._now_ns())
+        except InvalidTree as error:
+            raise MountFailed(spec.namespace, spec.pod, error) from error
+        except InvalidSnapshot as error:
+            too_large = ContentTooLarge(f"{error}; show fewer or smaller objects")
+            raise MountFailed(spec.namespace, spec.pod, too_large) from error
+
+    async def _undo(self, keeper: Keeper, volume: Volume, error: BaseException) -> None:
+        """After a failed publish: a refusal left nothing; after anything else make sure."""
+        if isinstance(error, KeeperError):
+            self._registry.forget(volume)
+            return
+        self._registry.unwanted(volume)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_TIMEOUT_S):
+            try:
+                await self.remove(keeper, volume.volume_id, volume.spec.target)
+            except (KeeperError, KeeperUnavailable):
+                log.warning(
+                    "a failed publish may have left a mount; the next session takes it away",
+                    extra=_fields(volume.spec),
+                )
+
+    def _plan_refresh(self, volume: Volume, content: Content) -> None:
+        """Give the volume its next refresh, in step with others of its class and identity."""
+        if not self._rotation.enabled:
+            return
+        interval, now = self._interval(volume.spec, content), trio.current_time()
+        group = self._groups.of(volume.spec, volume.credentials or Credentials())
+        if not self._schedule.is_member(volume.volume_id, group):
+            self._schedule.add(volume.volume_id, group, interval, now)
+        self._schedule.succeeded(volume.volume_id, interval, now)
+
+    def _interval(self, spec: VolumeSpec, content: Content) -> float:
+        asked = content.options.poll_interval
+        if asked is None:
+            return self._rotation.interval
+        # An operator who refreshes everything faster than the floor means it.
+        floor = min(self._rotation.floor, self._rotation.interval)
+        if asked < floor:
+            log.debug(
+                "the class asks for a shorter interval than allowed",
+                extra=_fields(spec) | {logkeys.SECONDS: asked},
+            )
+        return max(asked, floor)
+
+
+_UNDO_TIMEOUT_S: Final = 10.0
+
+
+def _snapshot(volume: Volume) -> Snapshot:
+    if volume.snapshot is None:
+        message = f"volume {volume.volume_id} is shown without content"
+        raise InvariantViolated(message)
+    return volume.snapshot
+
+
+def _specs_of(snapshot: Snapshot) -> list[FileSpec]:
+    return [
+        FileSpec(
+            path=entry.path,
+            content=snapshot.content(entry.path),
+            mode=entry.mode,
+            uid=entry.uid,
+            gid=entry.gid,
+            object_id=entry.object_id,
+            object_version=entry.object_version,
+        )
+        for entry in snapshot.entries()
+    ]
+
+
+def _fields(spec: VolumeSpec) -> dict[str, object]:
+    return {
+        logkeys.VOLUME_ID: spec.volume_id,
+        logkeys.POD: f"{spec.namespace}/{spec.pod}",
+        logkeys.CLASS: spec.class_name,
+    }
