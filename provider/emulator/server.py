@@ -44,25 +44,15 @@ async def serve(
         ConfigInvalid: A first secret breaks a limit of the service.
     """
     (listener,) = await trio.open_tcp_listeners(port, host=LOOPBACK)
-    with listener.socket:
-        await _serve(config, directory, listener, task_status)
-
-
-async def _serve(
-    config: EmulatorConfig,
-    directory: Path,
-    listener: trio.SocketListener,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    state = EmulatorState(config, listener.socket.getsockname()[1])
-    hosts = [state.login_host, *(state.host_name(vault) for vault in state.vaults.values())]
-    identity = make_identity(hosts)
-    admin_token = secrets.token_urlsafe(32)
-    dispatcher = Dispatcher(state=state, admin_token=admin_token)
-    handler = functools.partial(
-        connection.serve, context=identity.context, respond=dispatcher.respond
-    )
-    with files.Directory(directory) as described:
+    with listener.socket, files.Directory(directory) as described:
+        state = EmulatorState(config, listener.socket.getsockname()[1])
+        hosts = [state.login_host, *(state.host_name(vault) for vault in state.vaults.values())]
+        identity = make_identity(hosts)
+        admin_token = secrets.token_urlsafe(32)
+        dispatcher = Dispatcher(state=state, admin_token=admin_token)
+        handler = functools.partial(
+            connection.serve, context=identity.context, respond=dispatcher.respond
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, handler, [listener])
             files.describe(described, state, identity.ca_pem, admin_token)

@@ -51,6 +51,7 @@ async def test_broken_connection_code_ends_one(caplog: pytest.LogCaptureFixture)
     """An exception in the code of a connection ends that connection, and is logged."""
 
     async def respond(request: Request) -> Reply:
+        await trio.lowlevel.checkpoint()
         raise AssertionError(request)
 
     identity = make_identity(["here.test"])

@@ -272,7 +272,7 @@ def tls(emulator: EmulatorClient) -> ssl.SSLSocket:
         pytest.param(b"what is this\r\n\r\n", id="not-http"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no-host"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", id="bad-length"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70_000, id="long-header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 17_000, id="long-header"),
     ],
 )
 def test_broken_http_ends_the_connection(emulator: EmulatorClient, text: bytes) -> None:
