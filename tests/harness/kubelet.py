@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import uuid
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import attrs
 from fusefs import mountinfo
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
     from pathlib import Path
 

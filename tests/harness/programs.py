@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,9 +59,9 @@ class Program:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if self.ended(PAUSE_S):
-                raise self._failed(f"ended with {self._process.returncode} before: {what}")
+                self._fail(f"ended with {self._process.returncode} before: {what}")
             if time.monotonic() > deadline:
-                raise self._failed(f"not within {timeout_s:g} s: {what}")
+                self._fail(f"not within {timeout_s:g} s: {what}")
 
     def ended(self, timeout_s: float = 0.0) -> bool:
         """Return whether the program has ended, after waiting for that."""
@@ -81,7 +81,7 @@ class Program:
             self._process.send_signal(signal.SIGTERM)
             if not self.ended(STOP_TIMEOUT_S):
                 self.kill()
-                raise self._failed(f"did not end within {STOP_TIMEOUT_S:g} s of SIGTERM")
+                self._fail(f"did not end within {STOP_TIMEOUT_S:g} s of SIGTERM")
         return self._process.returncode
 
     def kill(self) -> None:
@@ -103,5 +103,6 @@ class Program:
                 stderr=log,
             )
 
-    def _failed(self, problem: str) -> ProgramFailed:
-        return ProgramFailed(f"{self.name} {problem}\n{self.log[-_LOG_TAIL_CHARS:]}")
+    def _fail(self, problem: str) -> NoReturn:
+        message = f"{self.name} {problem}\n{self.log[-_LOG_TAIL_CHARS:]}"
+        raise ProgramFailed(message)
