@@ -2,6 +2,9 @@
 
 The order of the checks: route and method, token, faults, api-version, permission, then the
 operation with its own limits.
+
+Not established of the service, and chosen here: the JSON of 404 and 405 for routes that do not
+exist, that the versions of a missing secret are 404, that a fault comes after authentication.
 """
 
 from __future__ import annotations
