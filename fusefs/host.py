@@ -12,7 +12,18 @@ from typing import Final
 
 import attrs
 
-from fusefs import children, initmsg, plan, protocol, sandbox, target, touch, volume, worker
+from fusefs import (
+    children,
+    effects,
+    initmsg,
+    plan,
+    protocol,
+    sandbox,
+    target,
+    touch,
+    volume,
+    worker,
+)
 from fusefs.connection import Connection
 from fusefs.errors import FusefsError, VolumeFailed
 from fusefs.kept import KeptGenerations
@@ -61,11 +72,11 @@ class VolumeHost:
         place: Place,
         held: Target,
         kept: KeptGenerations,
-        answer: Callable[[volume.Ticket, Exception | None], None],
+        answer: Callable[[effects.Ticket, Exception | None], None],
         *,
         volume_id: str,
         record: bytes,
-        ticket: volume.Ticket,
+        ticket: effects.Ticket,
         on_closed: Callable[["VolumeHost"], None],
     ) -> None:
         """Own `held` and `kept` from now on; `begin` starts the volume."""
@@ -98,7 +109,11 @@ class VolumeHost:
         """Start to publish."""
         self._carry_out(self.state.begin())
 
-    def rotate(self, rotation: volume.Rotation) -> None:
+    def publish_again(self, ticket: effects.Ticket) -> None:
+        """Answer when the target shows the volume."""
+        self._carry_out(self.state.publish_again(ticket))
+
+    def rotate(self, rotation: effects.Rotation) -> None:
         """Bring in a generation that `kept` holds already."""
         self._carry_out(self.state.rotate(rotation))
 
@@ -108,56 +123,50 @@ class VolumeHost:
 
     # The state machine's effects
 
-    def _carry_out(self, effects: list[volume.Effect]) -> None:
-        for effect in effects:
+    def _carry_out(self, wanted: list[effects.Effect]) -> None:
+        """Carry out each effect, also after one that failed: the answers come last."""
+        for effect in wanted:
+            name = type(effect).__name__
             try:
                 self._carry_out_one(effect)
             except (OSError, FusefsError) as error:
-                name = type(effect).__name__
                 log.warning("%s failed: %s", name, error, extra=self._fields())
-                self._carry_out(self.state.effect_failed(error))
-                return
-            except (
-                Exception
-            ) as error:  # a defect of ours: the request must be answered all the same
-                log.exception("%s failed", type(effect).__name__, extra=self._fields())
-                self._carry_out(self.state.effect_failed(error))
-                return
+                self._carry_out(self.state.effect_failed(effect, error))
+            except Exception as error:  # a defect of ours, and yet the request must be answered
+                log.exception("%s failed", name, extra=self._fields())
+                self._carry_out(self.state.effect_failed(effect, error))
 
-    def _carry_out_one(self, effect: volume.Effect) -> None:  # noqa: C901 - one case an effect
+    def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901 - one case an effect
         match effect:
-            case volume.ClearTarget():
+            case effects.ClearTarget():
                 self._clear_target()
-            case volume.StartWorker(delay_s=delay):
-                self._later(delay, self._start_worker)
-            case volume.StartPriming():
+            case effects.StartWorker(delay_s=delay):
+                self._start_worker(delay)
+            case effects.StartPriming():
                 self._start_child(touch.prime, self._primed)
-            case volume.EndPriming():
+            case effects.EndPriming():
                 self._tell(protocol.Primed())
-            case volume.Attach():
+            case effects.Attach():
                 self._mounted.attach(self._target)
                 self._later(SWEEP_S, self._sweep_and_reschedule)
                 self._carry_out(self.state.attached())
-            case volume.SendSwap(rotation=rotation):
+            case effects.SendSwap(rotation=rotation):
                 message = protocol.Swap(rotation.generation, rotation.plan)
                 self._tell(message, [self.kept.descriptor(rotation.generation)])
-            case volume.StartTouch(rotation=rotation, only=only):
+            case effects.StartTouch(rotation=rotation, only=only):
                 self._start_touch(rotation, only)
-            case volume.EndTouch(finished=finished):
+            case effects.EndTouch(finished=finished):
                 self._make_read_only()
                 if finished:
                     self._tell(protocol.Finish())
-            case volume.Answer(ticket=ticket, error=error):
+            case effects.Answer(ticket=ticket, error=error):
                 self._answer(ticket, error)
-            case volume.RetryLater(delay_s=delay):
+            case effects.RetryLater(delay_s=delay):
                 self._later(delay, lambda: self._carry_out(self.state.retry()))
-            case volume.TearDown():
+            case effects.TearDown():
                 self._tear_down()
 
     def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        if delay_s <= 0:
-            callback()
-            return
         self._timers = [timer for timer in self._timers if timer.callback is not None]
         self._timers.append(self._loop.call_later(delay_s, callback))
 
@@ -197,14 +206,15 @@ class VolumeHost:
     def _target_cleared(self, code: int) -> None:
         if code:
             message = f"target {self.target_path!r} could not be emptied; see the keeper's log"
-            self._carry_out(self.state.effect_failed(VolumeFailed(message)))
+            self._carry_out(self.state.effect_failed(effects.ClearTarget(), VolumeFailed(message)))
         else:
             self._carry_out(self.state.target_cleared())
 
     # The worker
 
-    def _start_worker(self) -> None:
-        if self.state.phase == "closed":
+    def _start_worker(self, delay_s: float) -> None:
+        if delay_s > 0:
+            self._later(delay_s, lambda: self._carry_out([effects.StartWorker()]))
             return
         connection = self._mounted
         root = sandbox.empty_root()
@@ -229,7 +239,7 @@ class VolumeHost:
             root=root,
             init_request=connection.init_request,
             first_reply=connection.first_reply,
-            snapshots=tuple(self.kept.descriptors()),
+            snapshots=tuple(self.kept.descriptors(up_to=self.state.served)),
             plan=self.state.plan_in_progress,
             primed=self.state.primed,
             uid=self.place.uid,
@@ -288,7 +298,7 @@ class VolumeHost:
     def _primed(self, code: int) -> None:
         self._carry_out(self.state.primed_by_child(succeeded=code == 0))
 
-    def _start_touch(self, rotation: volume.Rotation, only: tuple[str, ...] | None) -> None:
+    def _start_touch(self, rotation: effects.Rotation, only: tuple[str, ...] | None) -> None:
         self._mounted.set_writable(writable=True)
         device = self._mounted.device
         forgotten = [number for number in self.kept.generations() if number < rotation.generation]

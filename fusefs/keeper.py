@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from fusefs import initmsg, mounts, protocol, syscalls, volume, worker
+from fusefs import effects, initmsg, mounts, protocol, syscalls, worker
 from fusefs.errors import (
     CannotStart,
     FusefsError,
@@ -134,7 +134,7 @@ class Keeper:
         try:
             self._handle(session, message, descriptors)
         except KeeperError as error:
-            self._answer(volume.Ticket(session.number, message.request), error)
+            self._answer(effects.Ticket(session.number, message.request), error)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -144,7 +144,7 @@ class Keeper:
         self._loop.unwatch(session.connection.fileno())
         session.connection.close()
 
-    def _answer(self, ticket: volume.Ticket, error: Exception | None) -> None:
+    def _answer(self, ticket: effects.Ticket, error: Exception | None) -> None:
         if error is None:
             self._send(ticket, protocol.Done(ticket.request))
             return
@@ -153,7 +153,7 @@ class Keeper:
         self._send(ticket, protocol.Refused(ticket.request, name, str(error), layout))
 
     def _send(
-        self, ticket: volume.Ticket, message: protocol.Message, descriptors: tuple[int, ...] = ()
+        self, ticket: effects.Ticket, message: protocol.Message, descriptors: tuple[int, ...] = ()
     ) -> None:
         session = self._sessions.get(ticket.session)
         if session is None:
@@ -169,7 +169,7 @@ class Keeper:
     def _handle(
         self, session: Session, message: protocol.NodeMessage, descriptors: list[int]
     ) -> None:
-        ticket = volume.Ticket(session.number, message.request)
+        ticket = effects.Ticket(session.number, message.request)
         if isinstance(message, protocol.ListVolumes):
             self._list(ticket, snapshots=message.snapshots)
             return
@@ -197,7 +197,7 @@ class Keeper:
             raise VolumeUnknown(message)
         return self._volumes[volume_id]
 
-    def _list(self, ticket: volume.Ticket, *, snapshots: bool) -> None:
+    def _list(self, ticket: effects.Ticket, *, snapshots: bool) -> None:
         for host in self._volumes.values():
             if host.state.phase in ("clearing", "starting", "priming", "settling"):
                 continue
@@ -214,15 +214,15 @@ class Keeper:
         self._answer(ticket, None)
 
     def _publish(
-        self, ticket: volume.Ticket, message: protocol.Publish, descriptors: list[int]
+        self, ticket: effects.Ticket, message: protocol.Publish, descriptors: list[int]
     ) -> None:
         known = self._volumes.get(message.volume_id)
         if known is not None:
-            if known.target_path != message.target or known.state.phase == "clearing":
-                text = f"volume {message.volume_id!r} is being published at {known.target_path!r}"
+            if known.target_path != message.target:
+                text = f"volume {message.volume_id!r} is published at {known.target_path!r}"
                 raise TargetRefused(text)
             known.record = message.record
-            self._answer(ticket, None)
+            known.publish_again(ticket)
             return
         kept = self._take_snapshot(KeptGenerations(), message.generation, descriptors)
         try:
@@ -269,7 +269,7 @@ class Keeper:
         )
 
     def _rotate(
-        self, ticket: volume.Ticket, message: protocol.Rotate, descriptors: list[int]
+        self, ticket: effects.Ticket, message: protocol.Rotate, descriptors: list[int]
     ) -> None:
         host = self._known(message.volume_id)
         previous = host.state.newest
@@ -281,9 +281,9 @@ class Keeper:
             raise InvalidMessage(text)
         self._take_snapshot(host.kept, message.generation, descriptors)
         host.record = message.record
-        host.rotate(volume.Rotation(message.generation, previous, message.plan, ticket))
+        host.rotate(effects.Rotation(message.generation, previous, message.plan, ticket))
 
-    def _unpublish(self, ticket: volume.Ticket, message: protocol.Unpublish) -> None:
+    def _unpublish(self, ticket: effects.Ticket, message: protocol.Unpublish) -> None:
         host = self._volumes.get(message.volume_id)
         if host is not None:
             host.unpublish()

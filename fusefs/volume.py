@@ -1,7 +1,8 @@
 """The life of one volume in the keeper, as a state machine without I/O.
 
 Each method is an event; it returns the effects that `host` carries out, in order. An effect that
-fails comes back as the event `effect_failed`.
+fails comes back as the event `effect_failed`; those after it are carried out all the same, so that
+every ticket is answered exactly once.
 
 ::
 
@@ -9,125 +10,41 @@ fails comes back as the event `effect_failed`.
         |          |           |          |           |                                   |
         +----------+-----------+----------+-----------+--------- closed <-----------------+
 
-A worker may die in any phase; its successor gets everything kept and the phase goes on. Only before
-`serving` does a crash loop end the volume, since then nobody uses it yet.
+A worker may die in any phase; its successor is forked with what holds at that moment, is told when
+it is ready what may have changed since, and the phase goes on. Only before `serving` does a crash
+loop end the volume, since then nobody uses it yet.
 """
 
 from collections import deque
 from typing import Final, Literal
 
-import attrs
-
+from fusefs.effects import (
+    Answer,
+    Attach,
+    ClearTarget,
+    Effect,
+    EndPriming,
+    EndTouch,
+    RetryLater,
+    Rotation,
+    SendSwap,
+    StartPriming,
+    StartTouch,
+    StartWorker,
+    TearDown,
+    Ticket,
+)
 from fusefs.errors import KeeperError, VolumeFailed, VolumeUnknown
 
 MAX_START_FAILURES: Final = 3
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 5.0
+_MOST_DOUBLINGS: Final = 16  # far past MAX_BACKOFF_S, far from the end of floats
 STABLE_S: Final = 0.25  # a worker that lived so long has not crashed for how it was started
 TOUCH_RETRY_S: Final = 0.2
 NOTIFY_RETRY_S: Final = 1.0  # while a pod holds a lease on a file
 
 
-@attrs.frozen
-class Ticket:
-    """Which request of which session waits for an answer."""
-
-    session: int
-    request: int
-
-
-@attrs.frozen
-class Rotation:
-    """A generation on its way in."""
-
-    generation: int
-    previous: int
-    plan: bytes = attrs.field(repr=False)
-    ticket: Ticket
-
-
-@attrs.frozen
-class ClearTarget:
-    """Make the target an empty directory."""
-
-
-@attrs.frozen
-class StartWorker:
-    """Fork a worker, after a while when its predecessors died early."""
-
-    delay_s: float = 0.0
-
-
-@attrs.frozen
-class StartPriming:
-    """Let a child prime the mount."""
-
-
-@attrs.frozen
-class EndPriming:
-    """Make the worker hide the priming file."""
-
-
-@attrs.frozen
-class Attach:
-    """Make the target show the volume."""
-
-
-@attrs.frozen
-class SendSwap:
-    """Give the worker the generation on its way in."""
-
-    rotation: Rotation
-
-
-@attrs.frozen
-class StartTouch:
-    """Let a child carry out the plan, or only raise the events that are owed."""
-
-    rotation: Rotation
-    only: tuple[str, ...] | None = None
-
-
-@attrs.frozen
-class EndTouch:
-    """Make the superblock read-only again; with `finished`, the plan in progress is over."""
-
-    finished: bool
-
-
-@attrs.frozen
-class Answer:
-    """Answer a request: done, or refused."""
-
-    ticket: Ticket
-    error: KeeperError | None = None
-
-
-@attrs.frozen
-class RetryLater:
-    """Call `retry` after a while."""
-
-    delay_s: float
-
-
-@attrs.frozen
-class TearDown:
-    """Leave nothing of the volume."""
-
-
-Effect = (
-    ClearTarget
-    | StartWorker
-    | StartPriming
-    | EndPriming
-    | Attach
-    | SendSwap
-    | StartTouch
-    | EndTouch
-    | Answer
-    | RetryLater
-    | TearDown
-)
 Phase = Literal[
     "clearing",
     "starting",
@@ -158,17 +75,21 @@ class Volume:
         self.rotation: Rotation | None = None
         self.primed = False
         self._worker_ready = False
-        self._publishing: Ticket | None = ticket
+        self._touching = False
+        self._publishing = [ticket]
         self._queue: deque[Rotation] = deque()
         self._failures = 0
         self._owed: tuple[str, ...] = ()
 
     @property
+    def served(self) -> int:
+        """The generation that a new worker must start on: not one that still waits its turn."""
+        return self.rotation.generation if self.rotation else self.acknowledged
+
+    @property
     def newest(self) -> int:
         """The newest generation that has been handed in."""
-        if self._queue:
-            return self._queue[-1].generation
-        return self.rotation.generation if self.rotation else self.acknowledged
+        return self._queue[-1].generation if self._queue else self.served
 
     @property
     def worker_is_ready(self) -> bool:
@@ -194,6 +115,15 @@ class Volume:
         """Start the life of the volume."""
         return [ClearTarget()]
 
+    def publish_again(self, ticket: Ticket) -> list[Effect]:
+        """Answer a repeated request when the target shows the volume, which may be now."""
+        if self.phase == "closed":
+            return [Answer(ticket, _unpublished())]
+        if self._publishing:
+            self._publishing.append(ticket)
+            return []
+        return [Answer(ticket)]
+
     def target_cleared(self) -> list[Effect]:
         """Take note that the target is an empty directory."""
         if self.phase != "clearing":
@@ -202,16 +132,19 @@ class Volume:
         return [StartWorker()]
 
     def worker_ready(self) -> list[Effect]:
-        """Go on: a worker answers the kernel, with everything kept."""
+        """Go on: a worker answers the kernel.
+
+        It was forked a while ago, so it is told what it may not have been forked with.
+        """
         self._worker_ready = True
         match self.phase:
             case "starting":
                 self.phase = "priming"
                 return [StartPriming()]
             case "settling":
-                return self.priming_ended()
+                return [EndPriming()]
             case "swapping" if self.rotation:
-                return self.swapped(self.rotation.generation)
+                return [SendSwap(self.rotation)]
             case _:
                 return []
 
@@ -235,16 +168,18 @@ class Volume:
 
     def attached(self) -> list[Effect]:
         """Tell the node server: the target shows the volume."""
-        if self.phase != "settling" or self._publishing is None:
+        if self.phase != "settling":
             return []
         self.phase = "serving"
-        ticket, self._publishing = self._publishing, None
-        return [Answer(ticket), *self._next_rotation()]
+        waiting, self._publishing = self._publishing, []
+        return [*(Answer(ticket) for ticket in waiting), *self._next_rotation()]
 
     # Rotation
 
     def rotate(self, rotation: Rotation) -> list[Effect]:
         """Take a new generation in, after those before it."""
+        if self.phase == "closed":
+            return [Answer(rotation.ticket, _unpublished())]
         self._queue.append(rotation)
         return self._next_rotation()
 
@@ -255,7 +190,7 @@ class Volume:
         self.rotation = self._queue.popleft()
         self._owed = ()
         self.phase = "swapping"
-        # Without a worker the successor starts on this generation.
+        # A worker that is not ready yet is told when it is.
         return [*ended, SendSwap(self.rotation)] if self._worker_ready else list(ended)
 
     def swapped(self, generation: int) -> list[Effect]:
@@ -263,7 +198,12 @@ class Volume:
         if self.phase != "swapping" or not self.rotation or self.rotation.generation != generation:
             return []
         self.phase = "touching"
-        return [StartTouch(self.rotation)]
+        return self._touch(self.rotation)
+
+    def _touch(self, rotation: Rotation, only: tuple[str, ...] | None = None) -> list[Effect]:
+        """Start the touch child. There is one at a time: it would answer for another's work."""
+        self._touching = True
+        return [StartTouch(rotation, only)]
 
     def touch_acknowledged(self) -> list[Effect]:
         """Tell the node server: every new open and walk sees the generation."""
@@ -275,6 +215,7 @@ class Volume:
 
     def touch_ended(self, *, busy: tuple[str, ...] | None) -> list[Effect]:
         """Take note that the touch child has ended; `busy` is None when it failed."""
+        self._touching = False
         if self.phase == "touching":
             return [EndTouch(finished=False), RetryLater(TOUCH_RETRY_S)]
         if self.phase != "notifying" or not self.rotation:
@@ -291,13 +232,19 @@ class Volume:
         return [EndTouch(finished=True), *self._next_rotation()]
 
     def retry(self) -> list[Effect]:
-        """Try again what a touch child could not do."""
-        if self.phase == "touching" and self.rotation:
-            return [StartTouch(self.rotation)]
-        if self.phase == "serving" and self.rotation and self._owed:
-            self.phase = "notifying"
-            return [StartTouch(self.rotation, only=self._owed)]
-        return []
+        """Try again what did not work; the wait may have been for an earlier rotation."""
+        if self._touching or not self.rotation:
+            return []
+        match self.phase:
+            case "swapping" if self._worker_ready:
+                return [SendSwap(self.rotation)]
+            case "touching":
+                return self._touch(self.rotation)
+            case "serving" if self._owed:
+                self.phase = "notifying"
+                return self._touch(self.rotation, self._owed)
+            case _:
+                return []
 
     @property
     def lost_events(self) -> int:
@@ -316,17 +263,24 @@ class Volume:
             return self._give_up(VolumeFailed("its worker keeps dying; see the keeper's log"))
         if self._failures <= 1:
             return [StartWorker()]
-        delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (self._failures - 2))
+        doublings = min(self._failures - 2, _MOST_DOUBLINGS)
+        delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**doublings)
         return [StartWorker(delay)]
 
-    def effect_failed(self, error: Exception) -> list[Effect]:
+    def effect_failed(self, effect: Effect, error: Exception) -> list[Effect]:
         """Give the volume up while it comes up; afterwards an effect is tried again."""
         if self.phase == "closed":
             return []
         if self._publishing:
             known = isinstance(error, KeeperError)
             return self._give_up(error if known else VolumeFailed(str(error)))  # type: ignore[arg-type]
-        return [RetryLater(TOUCH_RETRY_S)]
+        if isinstance(effect, StartWorker):
+            return self.worker_died(lived_s=0.0)
+        if isinstance(effect, StartTouch):
+            self._touching = False
+            if self.phase == "notifying":
+                self.phase = "serving"
+        return [RetryLater(TOUCH_RETRY_S), *self._next_rotation()]
 
     def connection_lost(self) -> list[Effect]:
         """Let go: somebody aborted the connection, nothing can serve it any more."""
@@ -334,14 +288,20 @@ class Volume:
 
     def unpublish(self) -> list[Effect]:
         """End the volume, in whatever phase it is."""
-        return self._give_up(VolumeUnknown("the volume was unpublished meanwhile"))
+        return self._give_up(_unpublished())
 
     def _give_up(self, error: KeeperError) -> list[Effect]:
-        waiting = [self._publishing] if self._publishing else []
+        if self.phase == "closed":
+            return []
+        waiting = list(self._publishing)
         if self.rotation and self.phase in ("swapping", "touching"):
             waiting.append(self.rotation.ticket)
         waiting.extend(rotation.ticket for rotation in self._queue)
         self.phase = "closed"
-        self._publishing = None
+        self._publishing = []
         self._queue.clear()
         return [TearDown(), *(Answer(ticket, error) for ticket in waiting)]
+
+
+def _unpublished() -> KeeperError:
+    return VolumeUnknown("the volume was unpublished meanwhile")

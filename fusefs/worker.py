@@ -143,7 +143,11 @@ class _Worker:
         if snapshot.generation != generation or new_plan.generation != generation:
             message = f"generation {generation} was announced, {snapshot.generation} came"
             raise ValueError(message)
-        self._table.keep(snapshot)
+        if generation in self._table.generations:
+            snapshot.close()  # this worker was forked with it
+        else:
+            self._table.keep(snapshot)
+        snapshot = self._table.generations[generation].snapshot
         self._table.begin(generation, new_plan)
         changed = [snapshot.files[path].node for path in new_plan.changed]
         changed.extend(entry.node for entry in snapshot.directories.values())
