@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from fusefs.snapshot import FileSpec, Sealed, Snapshot, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from fusefs.client import KeeperClient
-    from harness.kubelet import Volume
+    from harness.kubelet import PodVolume
 
 LIVE_FILES: Final = ("user", "pass", "nest/deep/cert")
 
@@ -38,7 +41,7 @@ def specs(generation: int, paths: Sequence[str] = LIVE_FILES) -> list[FileSpec]:
 class PublishedVolume:
     """A volume under test, and the last snapshot handed in."""
 
-    def __init__(self, client: KeeperClient, volume: Volume) -> None:
+    def __init__(self, client: KeeperClient, volume: PodVolume) -> None:
         """Use `volume` through `client`; `publish` comes first."""
         self.client = client
         self.volume = volume
@@ -58,9 +61,7 @@ class PublishedVolume:
     async def publish(self, files: Sequence[FileSpec] | None = None) -> None:
         """Publish `files`, or the standard ones at generation 1."""
         sealed = self.seal(specs(1) if files is None else files)
-        await self.client.publish(
-            self.volume.volume_id, str(self.target), sealed, record=b"record"
-        )
+        await self.client.publish(self.volume.volume_id, str(self.target), sealed, record=b"record")
         self.snapshot = sealed.snapshot
 
     async def rotate(self, files: Sequence[FileSpec] | None = None) -> int:
@@ -88,3 +89,14 @@ class PublishedVolume:
         if self.snapshot is not None:
             self.snapshot.close()
             self.snapshot = None
+
+
+@contextmanager
+def bind_file(source: Path, destination: Path) -> Iterator[Path]:
+    """Bind one file elsewhere, as kubelet does for a `subPath`."""
+    destination.touch()
+    subprocess.run(["mount", "--bind", source, destination], check=True, timeout=10)
+    try:
+        yield destination
+    finally:
+        subprocess.run(["umount", "--lazy", destination], check=True, timeout=10)

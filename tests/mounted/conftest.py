@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusefs.client import KeeperClient, connect
-from harness import programs
-from harness.kubelet import KubeletDirectory, kubelet_directory
+from harness.kubelet import KubeletRoot, kubelet_root
+from harness.programs import Program
 from harness.volumes import PublishedVolume
 
 if TYPE_CHECKING:
@@ -17,37 +17,48 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def kubelet(tmp_path: Path) -> Iterator[KubeletDirectory]:
+def kubelet(tmp_path: Path) -> Iterator[KubeletRoot]:
     """Provide a kubelet root whose mounts propagate."""
-    with kubelet_directory(tmp_path) as directory:
-        yield directory
+    with kubelet_root(tmp_path / "kubelet") as root:
+        yield root
 
 
 @pytest.fixture
-async def keeper(
-    tmp_path: Path, kubelet: KubeletDirectory
-) -> AsyncIterator[tuple[programs.Program, Path]]:
-    """Run a keeper; provide it and its control socket."""
-    async with programs.keeper(tmp_path, kubelet.root) as running:
-        yield running
+def keeper_socket(tmp_path: Path) -> Path:
+    """Say where the keeper listens."""
+    return tmp_path / "keeper" / "keeper.sock"
 
 
 @pytest.fixture
-async def client(keeper: tuple[programs.Program, Path]) -> AsyncIterator[KeeperClient]:
+def keeper(tmp_path: Path, kubelet: KubeletRoot, keeper_socket: Path) -> Iterator[Program]:
+    """Run a keeper."""
+    arguments = ["fusefs", "--socket", str(keeper_socket), "--kubelet-root", str(kubelet.path)]
+    with Program("keeper", arguments, log=tmp_path / "keeper.log") as program:
+        program.wait_until(keeper_socket.exists, "the control socket is there")
+        yield program
+
+
+@pytest.fixture
+async def client(keeper: Program, keeper_socket: Path) -> AsyncIterator[KeeperClient]:
     """Open a registered session with the keeper."""
-    async with connect(str(keeper[1])) as session:
+    assert not keeper.ended()
+    async with connect(str(keeper_socket)) as session:
         yield session
 
 
 @pytest.fixture
 async def published(
-    client: KeeperClient, kubelet: KubeletDirectory
+    client: KeeperClient, kubelet: KubeletRoot, keeper_socket: Path
 ) -> AsyncIterator[PublishedVolume]:
     """Publish the standard files; the volume is gone at the end."""
-    volume = PublishedVolume(client, kubelet.volume("secrets"))
+    pod_volume = kubelet.volume()
+    pod_volume.prepare()
+    volume = PublishedVolume(client, pod_volume)
     await volume.publish()
     try:
         yield volume
     finally:
-        await volume.unpublish()
+        async with connect(str(keeper_socket)) as newest:  # whoever is obeyed by then
+            volume.client = newest
+            await volume.unpublish()
         volume.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -10,13 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fusefs.snapshot import FileSpec
-from harness.kubelet import bind_file
-from harness.volumes import content, specs
+from harness.volumes import bind_file, content, specs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.kubelet import KubeletDirectory
+    from harness.kubelet import KubeletRoot
     from harness.volumes import PublishedVolume
 
 
@@ -180,7 +180,7 @@ async def test_changes_are_refused(published: PublishedVolume, attempt: object) 
 
 
 async def test_target_is_read_only_on_the_host(
-    published: PublishedVolume, kubelet: KubeletDirectory
+    published: PublishedVolume, kubelet: KubeletRoot
 ) -> None:
     """The host's mountinfo has one read-only, nosuid, nodev mount, and nothing private."""
     (mount,) = kubelet.mounts()
@@ -191,12 +191,12 @@ async def test_target_is_read_only_on_the_host(
 
 async def test_shared_mapping_of_a_live_file_is_refused(published: PublishedVolume) -> None:
     """A shared mapping would mix generations on a live file; below ``..data`` it is right."""
-    import mmap  # noqa: PLC0415 - only here
-
     with (published.target / "user").open("rb") as live:
         with pytest.raises(OSError, match="No such device") as refused:
             mmap.mmap(live.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
         assert refused.value.errno == errno.ENODEV
-    with (published.target / "..data/user").open("rb") as pinned:
-        with mmap.mmap(pinned.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ) as mapping:
-            assert mapping[:] == content("user", 1)
+    with (
+        (published.target / "..data/user").open("rb") as pinned,
+        mmap.mmap(pinned.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ) as mapping,
+    ):
+        assert mapping[:] == content("user", 1)

@@ -1,0 +1,106 @@
+"""Readers under load: separate processes that judge each read against what was acknowledged."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HERE: Final = Path(__file__).parent
+_END_S: Final = 20.0
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What one reader saw. Times are those of the monotonic clock, in seconds."""
+
+    reader: str
+    begun: list[float]
+    ended: list[float]
+    errors: dict[str, int]
+    torn: int
+    stale: int
+    size_wrong: int
+    examples: list[str]
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Everything that must not happen, by name."""
+        kinds = {"torn": self.torn, "stale": self.stale, "size wrong": self.size_wrong}
+        return {name: count for name, count in {**kinds, **self.errors}.items() if count}
+
+    @property
+    def longest_gap_s(self) -> float:
+        """The longest time between two completed reads."""
+        return max((later - earlier for earlier, later in pairwise(self.ended)), default=0.0)
+
+    def begun_around(self, moment: float, within_s: float) -> int:
+        """Return how many reads began within that time before or after `moment`."""
+        return sum(abs(begun - moment) <= within_s for begun in self.begun)
+
+
+@attrs.frozen
+class Load:
+    """Running readers, and the page that tells them what was acknowledged."""
+
+    _page: mmap.mmap
+    _readers: dict[str, subprocess.Popen[bytes]]
+    _directory: Path
+
+    def acknowledge(self, generation: int) -> None:
+        """Let the readers expect at least this generation from now on."""
+        struct.pack_into("=Q", self._page, 0, generation)
+
+    def stop(self) -> list[Report]:
+        """End the readers and return their reports."""
+        self._page[8] = 1
+        reports = []
+        for name, process in self._readers.items():
+            assert process.wait(timeout=_END_S) == 0, f"reader {name} failed"
+            found = json.loads((self._directory / f"{name}.json").read_text(encoding="utf-8"))
+            reports.append(Report(reader=name, **found))
+        return reports
+
+
+def build_c_reader(directory: Path) -> Path:
+    """Compile the C reader."""
+    program = directory / "creader"
+    command = ["cc", "-O2", "-Wall", "-Werror", "-o", str(program), str(_HERE / "creader.c")]
+    subprocess.run(command, check=True, timeout=30)
+    return program
+
+
+@contextmanager
+def load(directory: Path, readers: dict[str, tuple[str, Path]]) -> Iterator[Load]:
+    """Start readers, each of a kind (live, pair, c) on a path; they are ended in any case."""
+    directory.mkdir()
+    shared = directory / "shared"
+    shared.write_bytes(bytes(mmap.PAGESIZE))
+    with shared.open("r+b") as file:
+        page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    c_reader = build_c_reader(directory) if any(k == "c" for k, _ in readers.values()) else None
+    try:
+        for name, (kind, path) in readers.items():
+            program = (
+                [str(c_reader)] if kind == "c" else [sys.executable, str(_HERE / "reader.py"), kind]
+            )
+            arguments = [*program, str(path), str(shared), str(directory / f"{name}.json")]
+            processes[name] = subprocess.Popen(arguments)
+        yield Load(page, processes, directory)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait(timeout=_END_S)
+        page.close()

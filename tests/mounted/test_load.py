@@ -1,0 +1,111 @@
+"""Torn-read hunt: every path under rotation, and under the death of workers."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trio
+
+from harness.load import Load, Report, load
+from harness.volumes import bind_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.volumes import PublishedVolume
+
+ROTATION_S: Final = 0.05
+HUNT_S: Final = 30.0
+KILLS: Final = 30
+BUSY_KILLS: Final = 25  # amid so many reads that a lost one would show
+BUSY_READS: Final = 1000
+KILL_PAUSE_S: Final = 0.6
+AROUND_S: Final = 0.2
+
+
+def readers(published: PublishedVolume, bound: Path) -> dict[str, tuple[str, Path]]:
+    """Return a reader for each path into a volume, one of them in C."""
+    return {
+        "live": ("live", published.target / "user"),
+        "bind": ("live", bound),
+        "data": ("pair", published.target),
+        "c": ("c", published.target / "nest/deep/cert"),
+    }
+
+
+async def rotate_for_ever(published: PublishedVolume, running: Load) -> None:
+    """Rotate at a fixed pace; acknowledge to the readers; check sizes right after."""
+    while True:
+        began = trio.current_time()
+        generation = await published.rotate()
+        running.acknowledge(generation)
+        assert published.snapshot is not None
+        for entry in published.snapshot.entries():
+            assert (published.target / entry.path).stat().st_size == entry.size
+        await trio.sleep(max(0.0, began + ROTATION_S - trio.current_time()))
+
+
+def summary(reports: list[Report]) -> str:
+    """Return a line for each reader."""
+    return "\n".join(
+        f"{report.reader}: {len(report.begun)} reads, faults {report.faults or 'none'}, "
+        f"longest gap {report.longest_gap_s * 1e3:.1f} ms {' '.join(report.examples)}"
+        for report in reports
+    )
+
+
+@pytest.mark.timeout(120)
+async def test_no_read_is_torn_or_stale(published: PublishedVolume, tmp_path: Path) -> None:
+    """Under a rotation every 50 ms each read is of one version, and not of an older one."""
+    with (
+        bind_file(published.target / "pass", tmp_path / "bound") as bound,
+        load(tmp_path / "load", readers(published, bound)) as running,
+    ):
+        with trio.move_on_after(HUNT_S):
+            await rotate_for_ever(published, running)
+        reports = running.stop()
+    print(f"\n{published.generation - 1} rotations in {HUNT_S:.0f} s\n{summary(reports)}")
+    assert not any(report.faults for report in reports), summary(reports)
+    assert all(len(report.begun) > 1000 for report in reports), summary(reports)
+
+
+@pytest.mark.timeout(180)
+async def test_killed_workers_lose_no_read(published: PublishedVolume, tmp_path: Path) -> None:
+    """Workers killed at random moments under load: no read fails, tears or goes back."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    kills: list[float] = []
+    with (
+        bind_file(published.target / "pass", tmp_path / "bound") as bound,
+        load(tmp_path / "load", readers(published, bound)) as running,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rotate_for_ever, published, running)
+            for _ in range(KILLS):
+                await trio.sleep(KILL_PAUSE_S + chance.random() * ROTATION_S)
+                kills.append(await kill_worker(published))
+            await trio.sleep(KILL_PAUSE_S)
+            nursery.cancel_scope.cancel()
+        reports = running.stop()
+    around = [sum(report.begun_around(kill, AROUND_S) for report in reports) for kill in kills]
+    busy = sum(count >= BUSY_READS for count in around)
+    print(
+        f"\nseed {seed}; {KILLS} kills, reads begun around each: {sorted(around)}\n{summary(reports)}"
+    )
+    assert not any(report.faults for report in reports), f"seed {seed}\n{summary(reports)}"
+    assert busy >= BUSY_KILLS, f"seed {seed}: reads begun around the kills: {around}"
+
+
+async def kill_worker(published: PublishedVolume) -> float:
+    """Kill the worker that serves now and return when."""
+    with trio.fail_after(5):
+        while (pid := await published.worker_pid()) is None:
+            await trio.sleep(0.001)
+    moment = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    return moment
