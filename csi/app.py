@@ -111,8 +111,14 @@ async def run(config: Config) -> None:
     log.info("stopped")
 
 
-async def serve(config: Config, *, connect_keeper: Connect, stop: trio.Event) -> None:
-    """Serve until `stop` is set."""
+async def serve(
+    config: Config,
+    *,
+    connect_keeper: Connect,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set; started when the CSI socket is there."""
     providers = SocketProviders(
         config.provider_dirs,
         max_reply_bytes=config.max_reply_bytes,
@@ -129,6 +135,7 @@ async def serve(config: Config, *, connect_keeper: Connect, stop: trio.Event) ->
             nursery.start_soon(core.run)
             async with _csi_server(config, core), trio.open_nursery() as registering:
                 registering.start_soon(_register, config, core.link)
+                task_status.started()
                 await stop.wait()
                 registering.cancel_scope.cancel()
             nursery.cancel_scope.cancel()

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{0,30}")
 _LARGE_REPLY_BYTES: Final = 1 << 20  # more does not fit into a Secret; the reference logs it too
 # So that the caller still gets our words when a provider uses up his deadline.
-_MARGIN_S: Final = 1.0
-_MIN_TIMEOUT_S: Final = 0.1
+_MAX_MARGIN_S: Final = 1.0
+_MARGIN_PART: Final = 0.1
 _TOO_LARGE: Final = "received message larger than max"  # grpcio gives it no code of its own
 # The reference's, and short waits for a socket that is just being bound.
 _SERVICE_CONFIG: Final = json.dumps(
@@ -129,8 +129,9 @@ class SocketProviders(ProviderClient):
     async def _call(
         self, provider: str, request: v1alpha1_pb2.MountRequest
     ) -> v1alpha1_pb2.MountResponse:
-        remaining = trio.current_effective_deadline() - trio.current_time() - _MARGIN_S
-        timeout = max(min(self._timeout_s, remaining), _MIN_TIMEOUT_S)
+        remaining = trio.current_effective_deadline() - trio.current_time()
+        remaining -= min(_MAX_MARGIN_S, _MARGIN_PART * remaining)
+        timeout = max(min(self._timeout_s, remaining), 0.0)
         with self._channel(provider) as channel:
             stub = v1alpha1_pb2_grpc.CSIDriverProviderStub(channel)
             try:
