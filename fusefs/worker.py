@@ -64,21 +64,27 @@ class Assignment:
 
 def run(assignment: Assignment) -> int:
     """Serve until the connection or the keeper ends; return the exit code. Call after fork only."""
-    children.reset_signals()
-    sandbox.keep_only(assignment.descriptors())
-    syscalls.set_process_name("akvfs-worker")
-    table = NodeTable(Usage(assignment.usage))
-    os.close(assignment.usage)
-    sandbox.limit_worker()
-    sandbox.confine(assignment.root)
-    sandbox.drop_privileges(sandbox.Identity(uid=assignment.uid), parent=assignment.keeper)
-    worker = _Worker(assignment, table)
+    usage = enter(assignment)
+    worker = _Worker(assignment, NodeTable(usage))
     try:
         trio.run(worker.serve)
     except session.InitMismatch:
         log.exception("this worker would negotiate other FUSE options than the first one did")
         return EXIT_MISMATCH
     return EXIT_ABORTED
+
+
+def enter(assignment: Assignment) -> Usage:
+    """Give up everything that serving does not need; return the page of counts, mapped."""
+    children.reset_signals()
+    sandbox.keep_only(assignment.descriptors())
+    syscalls.set_process_name("akvfs-worker")
+    usage = Usage(assignment.usage)
+    os.close(assignment.usage)
+    sandbox.limit_worker()
+    sandbox.confine(assignment.root)
+    sandbox.drop_privileges(sandbox.Identity(uid=assignment.uid), parent=assignment.keeper)
+    return usage
 
 
 class _Worker:
