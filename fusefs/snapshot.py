@@ -9,7 +9,7 @@ workers of every version agree on them, and a path keeps its id for ever, also a
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import attrs
 import msgspec
@@ -25,6 +25,7 @@ DIRECTORY_MODE: Final = 0o755
 MAX_SNAPSHOT_BYTES: Final = 64 << 20
 _MAGIC: Final = b"akvfs\x00\x00\x01"  # the last byte is the version of the layout
 _HEADER: Final = struct.Struct("<8sI")
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @attrs.frozen(kw_only=True)
@@ -45,8 +46,8 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True):
 
     path: str
     node: int
-    offset: int
-    size: int
+    offset: _Natural
+    size: _Natural
     mode: int
     uid: int
     gid: int
