@@ -1,0 +1,140 @@
+"""Sealed memory files: nobody can change one, and what is not one is refused unread."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusefs.errors import InvalidSnapshot
+from fusefs.locking import LockedPages
+from fusefs.memory import REQUIRED_SEALS, check_sealed, map_read_only, sealed_memfd
+
+SEALS = {
+    "seal": fcntl.F_SEAL_SEAL,
+    "shrink": fcntl.F_SEAL_SHRINK,
+    "grow": fcntl.F_SEAL_GROW,
+    "write": fcntl.F_SEAL_WRITE,
+}
+
+
+@given(parts=st.lists(st.binary(max_size=20), max_size=4))
+def test_memory_file_holds_its_parts_in_order(parts: list[bytes]) -> None:
+    """What was given is there, one after another, and nothing else."""
+    fd = sealed_memfd("test", parts)
+    try:
+        assert os.pread(fd, 1000, 0) == b"".join(parts)
+        assert os.get_inheritable(fd) is False
+    finally:
+        os.close(fd)
+
+
+def test_sealed_file_can_never_change_again() -> None:
+    """Writing, growing, shrinking, mapping for writing and more seals are all refused."""
+    fd = sealed_memfd("test", [b"content"])
+    try:
+        with pytest.raises(PermissionError):
+            os.pwrite(fd, b"x", 0)
+        for size in (0, 100):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, size)
+        with pytest.raises(PermissionError):
+            mmap.mmap(fd, 7, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0)
+        assert check_sealed(fd, max_bytes=7) == 7
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("missing", SEALS.values(), ids=SEALS)
+def test_each_missing_seal_is_refused(missing: int) -> None:
+    """A file that lacks one of the seals could change under its readers."""
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, b"content")
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, REQUIRED_SEALS & ~missing)
+        with pytest.raises(InvalidSnapshot, match="not sealed"):
+            check_sealed(fd, max_bytes=100)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("content", "max_bytes"),
+    [pytest.param(b"", 10, id="empty"), pytest.param(b"12345678", 7, id="too-large")],
+)
+def test_sizes_out_of_bounds_are_refused(content: bytes, max_bytes: int) -> None:
+    """The message says which size it is and which are allowed."""
+    fd = sealed_memfd("test", [content])
+    try:
+        with pytest.raises(InvalidSnapshot, match=f"has {len(content)} bytes.*1 to {max_bytes}"):
+            check_sealed(fd, max_bytes=max_bytes)
+    finally:
+        os.close(fd)
+
+
+def test_plain_files_and_pipes_are_refused(tmp_path: Path) -> None:
+    """Only a memory file can be sealed; nothing else is taken for one."""
+    (tmp_path / "file").write_bytes(b"content")
+    plain = os.open(tmp_path / "file", os.O_RDONLY)
+    reading, writing = os.pipe()
+    try:
+        for fd in (plain, reading):
+            with pytest.raises(InvalidSnapshot, match="not a memory file"):
+                check_sealed(fd, max_bytes=100)
+    finally:
+        for fd in (plain, reading, writing):
+            os.close(fd)
+
+
+def test_mapping_shows_the_content_read_only() -> None:
+    """The mapping has the bytes, cannot be written, and is left out of core dumps."""
+    fd = sealed_memfd("test", [b"content"])
+    mapping = map_read_only(fd, 7)
+    os.close(fd)
+    try:
+        assert mapping[:] == b"content"
+        with pytest.raises(TypeError):
+            mapping[0] = 0
+        assert "dd" in flags_of_mapping("/memfd:test")
+    finally:
+        mapping.close()
+
+
+def test_locked_pages_are_locked_until_released() -> None:
+    """The pages count as locked, are not in children or core dumps, and are let go of."""
+    fd = sealed_memfd("locked-pages", [b"x" * 10000])
+    pages = LockedPages(fd, 10000)
+    os.close(fd)
+    flags = flags_of_mapping("/memfd:locked-pages")
+    pages.release()
+    assert {"lo", "dc", "dd"} <= flags
+    assert flags_of_mapping("/memfd:locked-pages") == set()
+
+
+def test_pages_of_nothing_cannot_be_locked() -> None:
+    """A failure says which call failed, and leaves no mapping behind."""
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(OSError, match="mmap: "):
+            LockedPages(reading, 10)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def flags_of_mapping(name: str) -> set[str]:
+    """Return the VmFlags of this process's mapping of `name` (proc(5), smaps)."""
+    found = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if name in line:
+            found = True
+        elif found and line.startswith("VmFlags:"):
+            return set(line.split()[1:])
+    return set()
