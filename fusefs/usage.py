@@ -83,6 +83,8 @@ class Usage:
     def _add(self, generation: int, lookups: int, handles: int) -> None:
         number = self._slots.get(generation)
         if number is None:
+            if lookups <= 0 and handles <= 0:
+                return  # forgotten after it was dropped by force; a slot would be lost for ever
             number = self._slots[generation] = self._free_slot()
             self._write(number, generation, 0, 0)
         _, known, opened = self._read(number)
