@@ -1,0 +1,6 @@
+"""`akvfs demo`."""
+
+
+def run() -> int:
+    """Run the tour."""
+    return 1
