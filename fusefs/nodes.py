@@ -5,6 +5,7 @@ Two views share one number space (`nodeids`): a *live* node lives as long as its
 without I/O: handlers call in, nothing calls out.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 from fusefs import attributes
@@ -112,8 +113,9 @@ class NodeTable:
             return PRIME_NODE
         # Every kept generation resolves, though only one is listed: a path walk may stand
         # between READLINK of ``..data`` and LOOKUP of what it said (`prototype.md` B2).
+        # In one spelling only: the kernel moves a directory that it finds under a second name.
         number = text[2:]
-        if number.isascii() and number.isdigit() and int(number) in self.generations:
+        if re.fullmatch("[1-9][0-9]*", number) and int(number) in self.generations:
             return joined(int(number), ROOT_NODE)
         raise NoSuchName
 
