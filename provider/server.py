@@ -96,10 +96,15 @@ def serving(
     Raises:
         InvalidRequest: the socket cannot be made there.
     """
-    server = grpc.server(
-        ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="akvfs-rpc"),
-        options=[("grpc.so_reuseport", 0)],
-    )
+    with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="akvfs-rpc") as threads:
+        server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
+        yield from _serving(server, service, path, grace)
+
+
+def _serving(
+    server: grpc.Server, service: ProviderService, path: Path, grace: float
+) -> Iterator[grpc.Server]:
+    """Serve on a server whose threads the caller joins."""
     pb_grpc.add_CSIDriverProviderServicer_to_server(service, server)
     healthy = health.HealthServicer()
     for name in ("", SERVICE):

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from provider.azure.transport import Call
     from provider.model import ServicePrincipal, Vault
 
+_CLIENT_ERRORS: Final = 400
 _SERVER_ERRORS: Final = 500
 _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
 _REDIRECTS: Final = range(300, 400)
@@ -144,7 +145,13 @@ def _unreachable(error: Exception, context: Context, where: str) -> ProviderErro
 
 
 def _decoding(error: Exception, context: Context) -> ProviderError:
-    """Say that an answer was no Key Vault answer."""
+    """Say that an answer was no Key Vault answer; its status, if it tells of trouble, counts more.
+
+    The SDK decodes before it looks at the status, so a proxy's error page ends here.
+    """
+    call = context.call
+    if call.role == "vault" and call.status is not None and call.status >= _CLIENT_ERRORS:
+        return _by_status(call.status, f"{context.request} RESPONSE {call.status}", "", context)
     return Malformed(
         f"{context.request}: the answer cannot be read ({type(error).__name__})",
         remedy="is there a proxy that answers in the vault's place?",
@@ -171,9 +178,14 @@ def _response(error: Exception, context: Context) -> ProviderError:
     told += f" ({inner})" if inner and inner != code else ""
     told += f": {context.quoted(words)}" if words else ""
     told += f" (request {one_line(context.call.request_id)})" if context.call.request_id else ""
+    return _by_status(status, told, inner or code, context)
+
+
+def _by_status(status: int, told: str, code: str, context: Context) -> ProviderError:
+    """Return the error that a status means."""
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Throttled(told, retry_after=context.call.retry_after)
-    kind, remedy = _verdict(status, inner or code, context)
+    kind, remedy = _verdict(status, code, context)
     return kind(told, remedy=remedy)
 
 
