@@ -40,7 +40,7 @@ MAX_START_FAILURES: Final = 3
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 5.0
 _MOST_DOUBLINGS: Final = 16  # far past MAX_BACKOFF_S, far from the end of floats
-STABLE_S: Final = 0.25  # a worker that lived so long has not crashed for how it was started
+STABLE_S: Final = 0.25  # a worker that died younger is replaced after a first back-off only
 TOUCH_RETRY_S: Final = 0.2
 NOTIFY_RETRY_S: Final = 1.0  # while a pod holds a lease on a file
 
@@ -258,14 +258,17 @@ class Volume:
         if self.phase == "closed":
             return []
         ready, self._worker_ready = self._worker_ready, False
-        self._failures = 0 if ready and lived_s >= STABLE_S else self._failures + 1
+        if ready and not self._publishing:
+            # It served, so its successor can: somebody killed it, or a request did.
+            self._failures = 0
+            return [StartWorker(0.0 if lived_s >= STABLE_S else FIRST_BACKOFF_S)]
+        self._failures += 1
         if self._publishing and self._failures >= MAX_START_FAILURES:
             return self._give_up(VolumeFailed("its worker keeps dying; see the keeper's log"))
-        if self._failures <= 1:
+        if self._failures == 1:
             return [StartWorker()]
         doublings = min(self._failures - 2, _MOST_DOUBLINGS)
-        delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**doublings)
-        return [StartWorker(delay)]
+        return [StartWorker(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**doublings))]
 
     def effect_failed(self, effect: Effect, error: Exception) -> list[Effect]:
         """Give the volume up while it comes up; afterwards an effect is tried again."""

@@ -105,7 +105,26 @@ def read_exactly(judge: Judge, directory: int, name: str) -> bytes:
             os.close(fd)
 
 
-KINDS: dict[str, Callable[[Judge, str], None]] = {"live": read_live, "pair": read_pair}
+def read_listing(judge: Judge, path: str) -> None:
+    """List the top level: what is in every set of names is always listed, once, and opens."""
+    with judge.timed():
+        names = os.listdir(path)
+    generations = [name for name in names if name.startswith("..") and name != "..data"]
+    if len(set(names)) != len(names) or len(generations) != 1:
+        judge.torn += 1
+        judge.examples.append(f"listing: {sorted(names)}")
+    for name in ("user", "pass", "..data"):
+        if name not in names:
+            judge.torn += 1
+            judge.examples.append(f"{name} is missing in {sorted(names)}")
+        os.stat(f"{path}/{name}")
+
+
+KINDS: dict[str, Callable[[Judge, str], None]] = {
+    "live": read_live,
+    "pair": read_pair,
+    "list": read_listing,
+}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import pytest
 import trio
 
 from harness.load import Load, Report, load
-from harness.volumes import bind_file
+from harness.volumes import bind_file, content, specs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,11 +95,95 @@ async def test_killed_workers_lose_no_read(published: PublishedVolume, tmp_path:
         reports = running.stop()
     around = [sum(report.begun_around(kill, AROUND_S) for report in reports) for kill in kills]
     busy = sum(count >= BUSY_READS for count in around)
-    print(
-        f"\nseed {seed}; {KILLS} kills, reads begun around each: {sorted(around)}\n{summary(reports)}"
-    )
+    print(f"\nseed {seed}; reads begun around each kill: {sorted(around)}\n{summary(reports)}")
     assert not any(report.faults for report in reports), f"seed {seed}\n{summary(reports)}"
     assert busy >= BUSY_KILLS, f"seed {seed}: reads begun around the kills: {around}"
+
+
+SETS: Final = (
+    ("user", "pass", "nest/deep/cert"),
+    ("user", "pass", "other/cert", "late"),
+    ("user", "pass", "nest"),
+)
+
+
+@pytest.mark.timeout(120)
+async def test_names_change_under_killed_workers(
+    published: PublishedVolume, tmp_path: Path
+) -> None:
+    """Names come and go, files become directories, workers die: what stays never disappears."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    places = {"live": ("live", published.target / "user"), "data": ("pair", published.target)}
+    listing = {"list": ("list", published.target)}
+    with load(tmp_path / "load", {**places, **listing}) as running:
+        for number in range(2, 122):
+            paths = SETS[number % len(SETS)]
+            async with trio.open_nursery() as nursery:
+                if number % 4 == 0:
+                    nursery.start_soon(kill_worker_after, published, chance.random() * 0.02)
+                running.acknowledge(await published.rotate(specs(number, paths)))
+            assert set(os.listdir(published.target / "..data")) == {
+                path.partition("/")[0] for path in paths
+            }
+            for path in paths:
+                assert (published.target / path).read_bytes() == content(path, number), seed
+        reports = running.stop()
+    assert not any(report.faults for report in reports), f"seed {seed}\n{summary(reports)}"
+
+
+async def kill_worker_after(published: PublishedVolume, seconds: float) -> None:
+    """Kill the worker at a moment of a rotation that chance has chosen."""
+    await trio.sleep(seconds)
+    await kill_worker(published)
+
+
+async def test_unused_generations_are_let_go(published: PublishedVolume, tmp_path: Path) -> None:
+    """After a burst of rotations under readers and a kill, only what is in use is still kept."""
+    places = {"live": ("live", published.target / "user"), "data": ("pair", published.target)}
+    with load(tmp_path / "load", places) as running:
+        for _ in range(60):
+            running.acknowledge(await published.rotate())
+        running.stop()
+    held = os.open(published.target / "..data/pass", os.O_RDONLY)
+    pinned = published.generation
+    await published.rotate()
+    await published.rotate()
+    pid = await published.worker_pid()
+    with trio.fail_after(30):
+        while generations_held(pid) > 2:
+            await trio.sleep(0.2)
+    with open(held, "rb") as file:
+        assert file.read() == content("pass", pinned)
+
+
+def generations_held(pid: int | None) -> int:
+    """Return how many snapshots a worker has open; each mapping holds a duplicate."""
+    links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    return sum("akvfs-snapshot" in link for link in links) // 2
+
+
+async def test_target_is_never_writable(published: PublishedVolume) -> None:
+    """A write through the target fails with EROFS at every moment of a rotation."""
+    outcomes: dict[str, int] = {}
+    stop = False
+
+    def write_for_ever() -> None:
+        while not stop:
+            try:
+                os.close(os.open(published.target / "user", os.O_WRONLY))
+                outcomes["written"] = outcomes.get("written", 0) + 1
+            except OSError as error:
+                name = errno.errorcode[error.errno or 0]
+                outcomes[name] = outcomes.get(name, 0) + 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, write_for_ever)
+        for _ in range(100):
+            await published.rotate()
+        stop = True
+    assert outcomes.keys() == {"EROFS"}
+    assert outcomes["EROFS"] > 100
 
 
 async def kill_worker(published: PublishedVolume) -> float:
