@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 START_TIMEOUT_S: Final = 20.0  # imports take most of it, on two busy cores
 STOP_TIMEOUT_S: Final = 15.0
 PAUSE_S: Final = 0.01
+# So that nothing outlives a test session that had to be killed.
+WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 _LOG_TAIL_CHARS: Final = 4000
 
 
@@ -97,7 +99,7 @@ class Program:
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", *self._arguments],
+                [*WITH_US, sys.executable, "-m", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
