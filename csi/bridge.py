@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar
 
-import grpc
 import trio
 
 from csi.errors import CallOver, NodeStopping
@@ -19,6 +18,18 @@ DEFAULT_DEADLINE_S: Final = 120.0
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class IncomingCall(Protocol):
+    """What the bridge asks of a `grpc.ServicerContext`."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the caller's deadline; None when he set none."""
+        ...
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call `callback` when the call is over; False when it is over already."""
+        ...
 
 
 class OutgoingCall(Protocol[T_co]):
@@ -44,7 +55,7 @@ class Bridge:
         """Lead into the loop of `token`."""
         self._token = token
 
-    def cross(self, context: grpc.ServicerContext, call: Callable[[], Awaitable[T]]) -> T:
+    def cross(self, context: IncomingCall, call: Callable[[], Awaitable[T]]) -> T:
         """Run `call` in the loop and return or raise what it does. For grpcio's threads.
 
         Raises:

@@ -12,6 +12,7 @@ import attrs
 import grpc
 import pytest
 
+from csi import status
 from csi._pb import csi_pb2
 from csi.records import CLASS_KEY, POD_NAMESPACE_KEY
 from fakes.kubelet import ROOT, publish_message
@@ -406,7 +407,7 @@ async def test_refusal_of_the_keeper_reaches_kubelet(
         with provider_at(tmp_path / "azure.sock"):
             assert await node.fails(node.node.NodePublishVolume, publish_message()) == (
                 code,
-                str(refusal),
+                status.message_of(refusal),
             )
     assert node.keeper.kept == {}
 

@@ -1,0 +1,81 @@
+"""Registration with kubelet: the socket, when it is there, what is said."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+import trio
+import trio.testing
+
+from csi._pb import pluginregistration_pb2, pluginregistration_pb2_grpc
+from csi.registration import registered
+from fakes.keeper import FakeKeeper
+from fakes.nodeserver import served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DRIVER = "secrets-store.csi.k8s.io"
+
+
+def _ask(path: Path) -> pluginregistration_pb2.PluginInfo:
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        stub = pluginregistration_pb2_grpc.RegistrationStub(channel)
+        return stub.GetInfo(pluginregistration_pb2.InfoRequest(), timeout=10)
+
+
+def _tell(path: Path, *, error: str) -> None:
+    status = pluginregistration_pb2.RegistrationStatus(plugin_registered=not error, error=error)
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        stub = pluginregistration_pb2_grpc.RegistrationStub(channel)
+        stub.NotifyRegistrationStatus(status, timeout=10)
+
+
+async def test_kubelet_learns_name_and_socket(tmp_path: Path) -> None:
+    """GetInfo names the type, the driver, the CSI socket as kubelet sees it, and a version."""
+    async with registered(tmp_path, driver_name=DRIVER, csi_socket="/plugins/csi.sock"):
+        info = await trio.to_thread.run_sync(_ask, tmp_path / f"{DRIVER}-reg.sock")
+    assert (info.type, info.name, info.endpoint) == ("CSIPlugin", DRIVER, "/plugins/csi.sock")
+    assert list(info.supported_versions) == ["1.0.0"]
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - short and synchronous
+
+
+@pytest.mark.parametrize(("error", "level"), [("", logging.INFO), ("name is taken", logging.ERROR)])
+async def test_outcome_of_the_registration_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: str, level: int
+) -> None:
+    """A refusal is an error with kubelet's reason and the driver's name; success is news."""
+    with caplog.at_level(logging.INFO, "csi.registration"):
+        async with registered(tmp_path, driver_name=DRIVER, csi_socket="/csi.sock"):
+            path = tmp_path / f"{DRIVER}-reg.sock"
+            await trio.to_thread.run_sync(lambda: _tell(path, error=error))
+    [record] = [each for each in caplog.records if each.name == "csi.registration"]
+    assert record.levelno == level
+    assert vars(record)["driver"] == DRIVER
+    assert vars(record).get("error", "") == error
+
+
+async def test_registration_waits_for_the_first_keeper(tmp_path: Path) -> None:
+    """Kubelet does not hear of the driver before volumes can be published, and never loses it."""
+    keeper = FakeKeeper()
+    keeper.listening = False
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    path = plugins / f"{DRIVER}-reg.sock"
+    async with served(tmp_path, keeper, registration_dir=plugins):
+        assert not path.exists()
+        keeper.listening = True
+        with trio.fail_after(10):
+            while not path.exists():  # noqa: ASYNC110 - another process would look like this, too
+                await trio.sleep(0.01)
+        info = await trio.to_thread.run_sync(_ask, path)
+        assert info.endpoint == str(tmp_path / "csi.sock")
+        keeper.listening = False
+        keeper.disconnect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert path.exists()
+    assert os.listdir(plugins) == []  # noqa: PTH208 - short and synchronous
