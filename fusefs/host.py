@@ -185,6 +185,7 @@ class VolumeHost:
             if target.is_empty(directory):
                 self._target_cleared(0)
                 return
+            self._target.check_emptiable()
             readable = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY)
         finally:
             os.close(directory)

@@ -116,9 +116,8 @@ class Target:
         """
         while True:
             try:
-                return syscalls.openat2(
-                    self.parent, _MOUNT, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE
-                )
+                # Without O_NOFOLLOW: with it a link is no directory (ENOTDIR), not a link (ELOOP).
+                return syscalls.openat2(self.parent, _MOUNT, os.O_PATH | os.O_DIRECTORY, _RESOLVE)
             except FileNotFoundError:
                 os.mkdir(_MOUNT, _DIRECTORY_MODE, dir_fd=self.parent)
             except OSError as error:
@@ -139,7 +138,27 @@ class Target:
 
     def mounts(self) -> list[mountinfo.Mount]:
         """Return what is stacked on the target, lowest first."""
-        return mountinfo.mounts_at(f"{os.readlink(f'/proc/self/fd/{self.parent}')}/{_MOUNT}")
+        return mountinfo.mounts_at(self._mountpoint)
+
+    def check_emptiable(self) -> None:
+        """Check that nothing is mounted inside the target, which must be a plain directory.
+
+        Raises:
+            TargetRefused: Something is; emptying would stop there, half done.
+        """
+        below = f"{self._mountpoint}/"
+        for mount in mountinfo.mounts():
+            if mount.target.startswith(below):
+                message = (
+                    f"target {self.path!r} has a mount inside it "
+                    f"(at {mount.target.removeprefix(below)!r}); unmount it"
+                )
+                raise TargetRefused(message)
+
+    @property
+    def _mountpoint(self) -> str:
+        """The path of the target as the mount table has it."""
+        return f"{os.readlink(f'/proc/self/fd/{self.parent}')}/{_MOUNT}"
 
     def remove(self) -> None:
         """Take every mount of ours off the target and remove it when it is an empty directory.
