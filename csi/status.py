@@ -15,6 +15,8 @@ from fusefs import errors as fusefs_errors
 
 _Code = grpc.StatusCode
 
+_TARGET_FIELD: Final = "target_path"
+
 # Not an error of ours, so what its text holds is not known.
 _UNEXPECTED: Final = "internal error ({name}); the node server's log has the details"
 
@@ -81,6 +83,8 @@ def code_of(error: BaseException) -> grpc.StatusCode:
 
 def message_of(error: BaseException) -> str:
     """Return what the caller may read: our own texts, and nothing of an unexpected exception's."""
+    if isinstance(error, fusefs_errors.TargetRefused):
+        return f"{_TARGET_FIELD}: {error}"  # the keeper does not know what the CSI calls it
     if any(kind in CODES for kind in type(error).__mro__):
         return str(error)
     return _UNEXPECTED.format(name=type(error).__name__)
