@@ -170,11 +170,13 @@ class VolumeOperations(pyfuse3.Operations):
     @handler
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         generation, local = split(inode)
-        handle = Handle(generation=generation or self.table.shown, local=local, live=not generation)
-        if local not in self.table.directories_of(handle.generation):
+        shown = generation or self.table.shown
+        if not generation and local not in self.table.directories_of(shown):
+            shown = self.table.current  # a directory that the plan in progress has made
+        if local not in self.table.directories_of(shown):
             raise StaleGeneration
-        self.table.count_handle(handle.generation, 1)
-        return handle.pack()
+        self.table.count_handle(shown, 1)
+        return Handle(generation=shown, local=local, live=not generation).pack()
 
     @override
     @handler
@@ -247,6 +249,8 @@ class VolumeOperations(pyfuse3.Operations):
             raise ReadOnlyVolume
         if transition.done < len(transition.plan.steps):
             raise ReadOnlyVolume
+        if transition.swung:  # a second touch child: nobody would ever find what was accepted now
+            raise pyfuse3.FUSEError(errno.EEXIST)
         self.table.advance(len(transition.plan.steps) + 1)
         return self._entered(self.table.data_link(self.table.current))
 
@@ -270,7 +274,7 @@ class VolumeOperations(pyfuse3.Operations):
 
     def _carry_out(self, kind: StepKind, parent: int, name: bytes) -> None:
         transition = self.table.transition
-        if transition is None:
+        if transition is None or split(parent)[0]:
             raise ReadOnlyVolume
         number = transition.number_of(Step(kind, self.table.path_of(parent, name)))
         if number is None or number > transition.done:
