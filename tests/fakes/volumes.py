@@ -32,6 +32,7 @@ class FakeVolume:
         descriptors: What a keeper would hold: the sealed files of every generation kept.
         newest: The last generation that was sealed, as the node server has it.
         plan: The plan in progress, as a keeper would give it to a new worker.
+        links: The ``..data`` links that the kernel knows, the newest last.
     """
 
     def __init__(self, files: Files) -> None:
@@ -39,6 +40,7 @@ class FakeVolume:
         self.usage = Usage(self.page)
         self.descriptors: dict[int, int] = {}
         self.newest: Snapshot | None = None
+        self.links: list[int] = []
         self.plan = Plan(generation=1, previous=0)
         self.table = NodeTable(self.usage)
         self.operations = VolumeOperations(self.table)
@@ -105,12 +107,18 @@ class FakeVolume:
     def link(self) -> None:
         """Ask for the link to the current generation under its temporary name."""
         target = b"..%d" % self.table.current
-        answer(self.operations.symlink(ROOT_NODE, b"..data_tmp", target, CONTEXT))
+        entry = answer(self.operations.symlink(ROOT_NODE, b"..data_tmp", target, CONTEXT))
+        self.links.append(entry.st_ino)
 
     def swing(self) -> None:
-        """Ask for the rename that makes ``..data`` name the current generation."""
+        """Ask for the rename that makes ``..data`` name the current generation.
+
+        The kernel forgets the link that was renamed over.
+        """
         names = (ROOT_NODE, b"..data_tmp", ROOT_NODE, b"..data")
         answer(self.operations.rename(*names, 0, CONTEXT))
+        answer(self.operations.forget([(node, 1) for node in self.links[:-1]]))
+        del self.links[:-1]
 
     def rotate(self, files: Files) -> None:
         """Bring in a generation from beginning to end."""
