@@ -46,11 +46,15 @@ def reset_signals() -> None:
 def enter(
     descriptors: Iterable[int], identity: sandbox.Identity, *, keeper: int, directory: int
 ) -> None:
-    """Reduce a fresh child to `descriptors`, the working directory `directory` and `identity`."""
+    """Reduce a fresh child to `descriptors`, the directory `directory` as its root, and `identity`.
+
+    The root matters: whoever serves the directory could show a link where a file is expected, and
+    the child may have a capability.
+    """
     reset_signals()
     sandbox.keep_only([*descriptors, directory])
+    sandbox.confine(directory)
     sandbox.drop_privileges(identity, parent=keeper)
-    os.fchdir(directory)
 
 
 @attrs.define
@@ -59,7 +63,7 @@ class Children:
 
     _loop: Loop
     _pids: set[int] = attrs.field(factory=set)
-    _abandoned: bool = False
+    _gone: Callable[[], None] | None = None
 
     def start(
         self,
@@ -92,13 +96,17 @@ class Children:
         def reaped(code: int) -> None:
             deadline.cancel()
             self._pids.discard(pid)
-            if not self._abandoned:
+            if self._gone is None:
                 ended(code)
+            elif not self._pids:
+                self._gone()
 
         self._loop.watch_child(pid, reaped)
 
-    def abandon(self) -> None:
-        """Kill what runs, and hear nothing more of it; it is still reaped."""
-        self._abandoned = True
+    def abandon(self, gone: Callable[[], None]) -> None:
+        """Kill what runs, hear nothing more of it, and call `gone` once all of it is reaped."""
+        self._gone = gone
         for pid in self._pids:
             os.kill(pid, signal.SIGKILL)
+        if not self._pids:
+            gone()

@@ -78,8 +78,13 @@ class VolumeHost:
         record: bytes,
         ticket: effects.Ticket,
         on_closed: Callable[["VolumeHost"], None],
+        on_gone: Callable[["VolumeHost"], None],
     ) -> None:
-        """Own `held` and `kept` from now on; `begin` starts the volume."""
+        """Own `held` and `kept` from now on; `begin` starts the volume.
+
+        `on_closed` is called when nothing of the volume is left on the node, `on_gone` when its
+        processes have ended too, so that their uid may be given away.
+        """
         self.volume_id = volume_id
         self.record = record
         self.place = place
@@ -89,6 +94,7 @@ class VolumeHost:
         self._target = held
         self._answer = answer
         self._on_closed = on_closed
+        self._on_gone = on_gone
         self._connection: Connection | None = None
         self._usage = Usage.create()
         self._worker: WorkerProcess | None = None
@@ -190,13 +196,9 @@ class VolumeHost:
         finally:
             os.close(directory)
 
-        def clear() -> int:
-            target.empty(readable)
-            return 0
-
         try:
             self._children.start(
-                clear,
+                target.empty_root,
                 self._target_cleared,
                 directory=readable,
                 identity=sandbox.Identity(uid=0, capability=sandbox.CAP_DAC_OVERRIDE),
@@ -358,19 +360,31 @@ class VolumeHost:
         """Leave nothing: the connection first, the target last, and no path on the mount ever."""
         for timer in self._timers:
             timer.cancel()
-        self._children.abandon()
         worker_process, self._worker = self._worker, None
         try:
             if self._connection is not None:
                 self._connection.close()
             self._target.remove()
         finally:
-            if worker_process is not None:
-                worker_process.abandon()
+            self._abandon(worker_process)
             os.close(self._usage)
             self.kept.close()
             self._target.close()
             self._on_closed(self)
+
+    def _abandon(self, worker_process: WorkerProcess | None) -> None:
+        """End all processes; the last of them that is reaped gives the volume's place free."""
+
+        def children_gone() -> None:
+            self._on_gone(self)
+
+        def worker_gone() -> None:
+            self._children.abandon(children_gone)
+
+        if worker_process is None:
+            worker_gone()
+        else:
+            worker_process.abandon(worker_gone)
 
     def _fields(self) -> dict[str, str]:
         return {"volume_id": self.volume_id}

@@ -24,6 +24,7 @@ from fusefs.errors import (
     InvalidMessage,
     InvalidSnapshot,
     KeeperError,
+    OverBudget,
     Superseded,
     TargetRefused,
     VolumeUnknown,
@@ -76,6 +77,7 @@ class Keeper:
         self._config = config
         self._loop = Loop()
         self._volumes: dict[str, VolumeHost] = {}
+        self._slots: set[int] = set()  # each while a process with its uid lives
         self._sessions: dict[int, Session] = {}
         self._obeyed = 0
         self._root = root
@@ -224,8 +226,12 @@ class Keeper:
             known.record = message.record
             known.publish_again(ticket)
             return
+        if any(host.target_path == message.target for host in self._volumes.values()):
+            text = f"another volume is published at {message.target!r}"
+            raise TargetRefused(text)
         kept = self._take_snapshot(KeptGenerations(), message.generation, descriptors)
         try:
+            self._check_room()
             held = self._root.target(
                 message.target, volume_id=message.volume_id, driver=self._config.driver
             )
@@ -242,6 +248,7 @@ class Keeper:
             record=message.record,
             ticket=ticket,
             on_closed=self._closed,
+            on_gone=lambda gone: self._slots.remove(gone.place.slot),
         )
         self._volumes[message.volume_id] = host
         host.begin()
@@ -258,9 +265,14 @@ class Keeper:
             raise InvalidMessage(str(error)) from error
         return kept
 
+    def _check_room(self) -> None:
+        if len(self._slots) >= MAX_VOLUMES:
+            message = f"this node has {MAX_VOLUMES} volumes, which is the most"
+            raise OverBudget(message)
+
     def _free_place(self) -> Place:
-        used = {host.place.slot for host in self._volumes.values()}
-        slot = next(number for number in range(MAX_VOLUMES + 1) if number not in used)
+        slot = next(number for number in range(MAX_VOLUMES) if number not in self._slots)
+        self._slots.add(slot)
         return Place(
             slot=slot,
             private=f"{self._private}/{slot}",

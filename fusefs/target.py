@@ -227,6 +227,16 @@ def is_empty(directory: int) -> bool:
         os.close(fd)
 
 
+def empty_root() -> int:
+    """Remove everything in the root directory, in a child that is confined to it."""
+    root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        empty(root)
+    finally:
+        os.close(root)
+    return 0
+
+
 def empty(directory: int) -> None:
     """Remove everything in a plain directory, without following links or crossing mounts.
 

@@ -54,6 +54,7 @@ def carry_out(plan: Plan, report: socket.socket) -> None:
 
 
 def _take(step: Step) -> None:
+    # A child that starts anew finds steps done, and where a name changed its kind, others as well.
     match step.kind:
         case "mkdir":
             with contextlib.suppress(FileExistsError):
@@ -63,10 +64,10 @@ def _take(step: Step) -> None:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(step.path, flags, 0o444))
         case "unlink":
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 os.unlink(step.path)
         case "rmdir":
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.rmdir(step.path)
 
 

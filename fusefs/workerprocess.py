@@ -58,10 +58,10 @@ class WorkerProcess:
         """End the worker; the news comes as of any other end."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def abandon(self) -> None:
-        """Kill the worker and hear nothing more of it; it is still reaped."""
+    def abandon(self, gone: Callable[[], None]) -> None:
+        """Kill the worker, hear nothing more of it, and call `gone` once it is reaped."""
         self._spoke = lambda _: None
-        self._ended = lambda _code, _lived: None
+        self._ended = lambda _code, _lived: gone()
         self._close_control()
         self.kill()
 
