@@ -1,7 +1,8 @@
 """Tries, as a worker would, what a worker must not be able to do; prints what came of it as JSON.
 
 Run as `python -m harness.sandboxed NEIGHBOUR_PID KEEPER_SOCKET OTHER_FILE`. The child goes through
-the very function that a worker goes through, so it has a worker's identity, root and limits.
+the very function that a worker goes through, so it has a worker's identity, root and limits. The
+exit code also tells whether a child that touches mounts can be led out of one by a link.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 from fusefs import children, sandbox, worker
@@ -96,6 +98,25 @@ def as_worker(assignment: worker.Assignment, result: int, arguments: list[str]) 
     return 0
 
 
+def touch_through_a_link() -> int:
+    """Open, as a touch child would, a file below a link that leads out; exit 0 when it is lost."""
+    with tempfile.TemporaryDirectory() as shown:
+        os.symlink("/etc", f"{shown}/link")
+        directory = os.open(shown, os.O_PATH)
+        identity = sandbox.Identity(uid=UID, capability=sandbox.CAP_DAC_OVERRIDE)
+        keeper = os.getpid()
+
+        def child() -> int:
+            children.enter([], identity, keeper=keeper, directory=directory)
+            outcome = attempt(lambda: os.open("link/passwd", os.O_WRONLY))
+            return 0 if outcome == "ENOENT" else 1
+
+        pid = children.fork(child)
+        _, status_code = os.waitpid(pid, 0)
+        os.close(directory)
+    return os.waitstatus_to_exitcode(status_code)
+
+
 def main() -> None:
     """Fork a worker's sandbox and print its findings."""
     logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
@@ -124,7 +145,7 @@ def main() -> None:
         found = report.read()
     _, status_code = os.waitpid(pid, 0)
     sys.stdout.buffer.write(found)
-    sys.exit(os.waitstatus_to_exitcode(status_code))
+    sys.exit(os.waitstatus_to_exitcode(status_code) or touch_through_a_link())
 
 
 if __name__ == "__main__":

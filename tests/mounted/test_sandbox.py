@@ -39,7 +39,7 @@ _REFUSED = {
 
 
 async def test_worker_reaches_nothing_else(published: PublishedVolume, keeper_socket: Path) -> None:
-    """Files, neighbours, the keeper and its socket are out of reach; a late failure is logged."""
+    """Files, neighbours, keeper and socket are out of reach; links lead no child out of a mount."""
     neighbour = await published.worker_pid()
     arguments = [str(neighbour), str(keeper_socket), str(published.target / "user")]
     run = await trio.run_process(
