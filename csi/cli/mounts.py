@@ -17,6 +17,7 @@ import attrs
 _CLONE_NEWNS: Final = 0x00020000
 _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
+_MS_PRIVATE: Final = 0x40000
 _MS_SLAVE: Final = 0x80000
 _MS_SHARED: Final = 0x100000
 _MNT_FORCE: Final = 1
@@ -59,9 +60,19 @@ def at_or_below(path: Path) -> list[Mount]:
     ]
 
 
-def bind_shared(path: Path) -> None:
-    """Make a folder a mount of its own that passes mounts on, as kubelet's root is on a node."""
+def bind_private(path: Path) -> None:
+    """Make a folder a mount of its own that keeps mounts to itself, as a container's are."""
     _mount(str(path), str(path), _MS_BIND)
+    _mount("none", str(path), _MS_PRIVATE)
+
+
+def bind_shared(path: Path) -> None:
+    """Make a folder a mount of its own that passes mounts on, as kubelet's root is on a node.
+
+    Private first: otherwise it would be a peer of the file system that it lies in, if that one is
+    shared, and every mount in it would be made there as well, below it.
+    """
+    bind_private(path)
     _mount("none", str(path), _MS_SHARED)
 
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE: Final = ".akvfs-playground"
+INDEX: Final = "playground.json"
 
 _FOLDERS: Final = ("kubelet", "keeper", "csi", "providers", "emulator", "classes", "logs", "pod")
-_FILES: Final = ("emulator.yaml", "playground.json", "playground.sock")
+_FILES: Final = ("emulator.yaml", INDEX, "playground.sock")
 _MAX_SOCKET_PATH: Final = 107  # sun_path, unix(7)
 # While a program puts a socket in place, its name has this on top.
 _HIDDEN: Final = len("..4194304.abcdefgh")
@@ -101,7 +102,7 @@ class Workspace:
     @property
     def index(self) -> Path:
         """What the playground says about itself."""
-        return self.root / "playground.json"
+        return self.root / INDEX
 
     @property
     def control_socket(self) -> Path:
@@ -228,10 +229,12 @@ def _furnish(workspace: Workspace) -> None:
         (workspace.root / name).mkdir()
     (workspace.kubelet / "pods").mkdir()
     mounts.bind_shared(workspace.kubelet)
+    mounts.bind_private(workspace.keeper_socket.parent)  # what the keeper mounts there is its own
 
 
 def _undo(root: Path, run: str) -> None:
     """End, unmount and remove what a run made; only without mounts its folders may be walked."""
+    (root / INDEX).unlink(missing_ok=True)  # what it says is not so any more
     _detach(root)  # first, since a process that waits for a volume cannot end
     stuck = traces.end_processes(run)
     _detach(root)
