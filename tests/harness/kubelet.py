@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from fusefs import mountinfo
+from fusefs import mountinfo, syscalls
 
 if TYPE_CHECKING:
     import os
@@ -121,12 +121,23 @@ def kubelet_root(path: Path) -> Iterator[KubeletRoot]:
     _run("mount", "--bind", path, path)
     root = KubeletRoot(path=path)
     try:
+        # First alone: below a shared `/` a bind starts as its peer, and each mount would come twice.
+        _run("mount", "--make-private", path)
         _run("mount", "--make-shared", path)
         yield root
     finally:
         for mount in reversed(root.mounts()):
-            _run("umount", "--lazy", mount.target)
-        _run("umount", "--lazy", path)
+            _detach(mount.target, force=mount.is_ours)
+        _detach(str(path), force=False)
+
+
+def _detach(target: str, *, force: bool) -> None:
+    """Take a mount off, after aborting it if it is a volume: its server may be gone.
+
+    By system call: umount(8) would ask the file system about itself, and wait for the answer.
+    """
+    flags = syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW
+    syscalls.umount2(target, flags | (syscalls.MNT_FORCE if force else 0))
 
 
 def _run(program: str, *arguments: str | os.PathLike[str]) -> None:
