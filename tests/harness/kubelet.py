@@ -121,7 +121,7 @@ def kubelet_root(path: Path) -> Iterator[KubeletRoot]:
     _run("mount", "--bind", path, path)
     root = KubeletRoot(path=path)
     try:
-        # First alone: below a shared `/` a bind starts as its peer, and each mount would come twice.
+        # Private first: below a shared `/` it starts as its peer, and each mount would come twice.
         _run("mount", "--make-private", path)
         _run("mount", "--make-shared", path)
         yield root
