@@ -20,6 +20,7 @@ from azure.core.exceptions import (
     DecodeError,
     DeserializationError,
     HttpResponseError,
+    IncompleteReadError,
     SerializationError,
     ServiceRequestError,
     ServiceRequestTimeoutError,
@@ -246,6 +247,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 # Most specific first: the first class that fits decides.
 RULES: Final[tuple[tuple[type[Exception], Callable[[Exception, Context], ProviderError]], ...]] = (
     (ClientAuthenticationError, _authentication),
+    (IncompleteReadError, _network),
     (DecodeError, _decoding),
     (HttpResponseError, _response),
     (ServiceRequestError, _network),

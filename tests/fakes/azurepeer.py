@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TENANT: Final = "6f1c6a0e-0000-4000-8000-000000000001"
 CLIENT_SECRET: Final = "canary-client-secret/é"
 TOKEN: Final = "canary-token-0123456789"
-HOSTS: Final = ("kv.vault.test", "login.test", "evil.test")
+HOSTS: Final = ("peer.vault.test", "login.test", "evil.test")
 
 
 @attrs.frozen
@@ -94,7 +94,7 @@ class AzurePeer:
 
     def vault(self) -> Vault:
         """Return the vault."""
-        return Vault(name="kv", cloud=self.cloud())
+        return Vault(name="peer", cloud=self.cloud())
 
     def identity(self, tenant: str = TENANT) -> ServicePrincipal:
         """Return who asks."""
@@ -138,7 +138,7 @@ class AzurePeer:
             200,
             {
                 "value": name,
-                "id": f"https://kv.vault.test:{self.port}/secrets/{name}/v1",
+                "id": f"https://peer.vault.test:{self.port}/secrets/{name}/v1",
                 "attributes": {"enabled": True},
             },
         )

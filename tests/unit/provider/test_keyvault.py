@@ -86,12 +86,12 @@ def test_an_honest_vault_is_read(peer: AzurePeer) -> None:
     bundle = read(peer)
     assert bundle.value is not None
     assert bundle.value.reveal() == b"db"
-    assert bundle.object_id == f"https://kv.vault.test:{peer.port}/secrets/db/v1"
+    assert bundle.object_id == f"https://peer.vault.test:{peer.port}/secrets/db/v1"
     assert [request.host for request in peer.received] == [
-        "kv.vault.test",
+        "peer.vault.test",
         "login.test",
         "login.test",
-        "kv.vault.test",
+        "peer.vault.test",
     ]
     assert peer.received[0].authorization == ""
     assert peer.received[-1].headers["User-Agent"].startswith("test/1 ")
@@ -101,7 +101,7 @@ def test_a_foreign_challenge_gets_no_token(peer: AzurePeer) -> None:
     """A challenge for another domain ends the read before Entra ID hears of it."""
     peer.script = lambda _: peer.challenge(resource="https://evil.test")
     assert "resource that is not the vault's own domain" in refusal(peer, Unauthenticated)
-    assert {request.host for request in peer.received} == {"kv.vault.test"}
+    assert {request.host for request in peer.received} == {"peer.vault.test"}
     assert not any(request.form or request.authorization for request in peer.received)
 
 
@@ -110,7 +110,7 @@ def test_a_challenge_cannot_choose_the_login_host(peer: AzurePeer) -> None:
     authority = f"https://evil.test:{peer.port}/{TENANT}"
     peer.script = lambda r: (
         None
-        if r.authorization or r.host != "kv.vault.test"
+        if r.authorization or r.host != "peer.vault.test"
         else (peer.challenge(authorization=authority))
     )
     read(peer)
@@ -133,7 +133,7 @@ def test_a_redirect_before_the_challenge_is_not_followed(peer: AzurePeer) -> Non
     target = f"https://evil.test:{peer.port}/"
     peer.script = lambda _: Answer(302, "", {"Location": target})
     refusal(peer, Malformed)
-    assert [request.host for request in peer.received] == ["kv.vault.test"]
+    assert [request.host for request in peer.received] == ["peer.vault.test"]
 
 
 def test_an_echoed_token_is_scrubbed(peer: AzurePeer) -> None:
@@ -270,7 +270,7 @@ def test_passing_trouble_at_entra_id_is_waited_out(peer: AzurePeer) -> None:
 def test_the_wrong_tenant_is_told(peer: AzurePeer) -> None:
     """The remedy names the tenant of the class; no token is asked for in the other one."""
     text = refusal(peer, Unauthenticated, tenant="somewhere")
-    assert "that tenantID (somewhere) is the tenant of vault kv" in text
+    assert "that tenantID (somewhere) is the tenant of vault peer" in text
     assert not any(request.form for request in peer.received)
 
 
@@ -296,7 +296,7 @@ def test_an_impossible_tenant_is_invalid(peer: AzurePeer, tenant: str) -> None:
     assert peer.received == []
 
 
-@pytest.mark.parametrize("host", ["kv.vault.test", "login.test"])
+@pytest.mark.parametrize("host", ["peer.vault.test", "login.test"])
 def test_a_hanging_service_ends_with_the_budget(peer: AzurePeer, host: str) -> None:
     """Every request gets what is left of the caller's time and no more."""
     release = threading.Event()
@@ -333,7 +333,7 @@ def test_an_unknown_host_is_told(peer: AzurePeer) -> None:
         session.verify = peer.session.verify
         peer.session = session
         text = refusal(peer, Unavailable)
-    assert "no such host; check keyvaultName (kv)" in text
+    assert "no such host; check keyvaultName (peer)" in text
 
 
 def test_a_closed_port_is_told(peer: AzurePeer) -> None:
@@ -341,7 +341,9 @@ def test_a_closed_port_is_told(peer: AzurePeer) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         peer.port = unused.getsockname()[1]
-    assert f"https://kv.vault.test:{peer.port}/ could not be reached" in refusal(peer, Unavailable)
+    assert f"https://peer.vault.test:{peer.port}/ could not be reached" in refusal(
+        peer, Unavailable
+    )
 
 
 def test_cookies_are_not_kept(peer: AzurePeer) -> None:
@@ -358,7 +360,7 @@ def test_a_netrc_does_not_replace_the_token(
     peer: AzurePeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left alone, requests would send the credentials that ~/.netrc has for a host."""
-    (tmp_path / "netrc").write_text("machine kv.vault.test login a password b\n")
+    (tmp_path / "netrc").write_text("machine peer.vault.test login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("NO_PROXY", "*")
     peer.session.trust_env = True
@@ -369,7 +371,7 @@ def test_connections_are_used_again(peer: AzurePeer) -> None:
     """A second mount needs no new challenge, and its requests find open connections."""
     read(peer)
     read(peer)
-    assert [r.host for r in peer.received[4:]] == ["login.test", "login.test", "kv.vault.test"]
+    assert [r.host for r in peer.received[4:]] == ["login.test", "login.test", "peer.vault.test"]
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])

@@ -1,0 +1,85 @@
+"""`python -m provider`: flags, and what stops it from starting."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.programs import Program
+from provider.__main__ import main
+from provider.app import program_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def runner() -> Iterator[CliRunner]:
+    """Return a runner, and put the process's logging back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield CliRunner()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def refused(runner: CliRunner, *arguments: str, **environment: str) -> Result:
+    """Run the program with arguments that it does not start with."""
+    result = runner.invoke(main, arguments, env=environment)
+    assert result.exit_code != 0
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--endpoint", "tcp://127.0.0.1:1"], "invalid endpoint: tcp://127.0.0.1:1; secrets are"),
+        (["--endpoint=unix:///no/such/dir/a.sock"], "no socket can be made at /no/such/dir/a.sock"),
+        (["--cloud-name", "Mars"], 'no cloud environment matching the name "MARS"'),
+        (["--cloud-files-dir", "relative"], "--cloud-files-dir relative is not an absolute path"),
+        (["--log-format-json=maybe"], 'parsing "maybe": invalid syntax'),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["--no-such-flag"], "No such option"),
+    ],
+)
+def test_a_wrong_flag_is_named(runner: CliRunner, arguments: list[str], words: str) -> None:
+    """The program does not start, and says which flag and why."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert words in refused(runner, *arguments).output
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def test_a_missing_trust_store_is_told_at_once(runner: CliRunner) -> None:
+    """Not at the first mount, hours later."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        result = refused(runner, REQUESTS_CA_BUNDLE="/no/such/ca.pem")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    assert "REQUESTS_CA_BUNDLE names /no/such/ca.pem, which does not exist" in result.output
+
+
+@pytest.mark.parametrize("flag", ["--log-format-json", "--log-format-json=true"])
+def test_a_stopped_program_leaves_nothing(tmp_path: Path, flag: str) -> None:
+    """SIGTERM ends it with exit status 0, and its socket is gone."""
+    directory = tmp_path / "sockets"
+    directory.mkdir()
+    arguments = ["provider", "--endpoint", f"unix://{directory}/azure.sock", flag]
+    with Program("provider", arguments, log=tmp_path / "log") as program:
+        program.wait_until((directory / "azure.sock").exists, "the socket")
+        assert program.stop() == 0
+        assert list(directory.iterdir()) == []
+        assert '"message": "received SIGTERM"' in program.log
+
+
+def test_the_version_is_the_distribution_s() -> None:
+    """What `Version` answers names this program."""
+    assert program_version()[0].isdigit()
