@@ -31,11 +31,11 @@ def test_state_machines_never_await() -> None:
 
 
 def test_modules_stay_small() -> None:
-    """No module of ours has more than 350 lines: two jobs would be hiding in it."""
+    """No module of ours has more than 400 lines: two jobs would be hiding in it."""
     sizes = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines())
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
         if "_pb" not in path.parts
     }
-    assert {path: lines for path, lines in sizes.items() if lines > 350} == {}
+    assert {path: lines for path, lines in sizes.items() if lines > 400} == {}
