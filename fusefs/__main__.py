@@ -6,6 +6,7 @@ import sys
 import click
 
 from fusefs import supervisor
+from fusefs.config import Config
 from fusefs.errors import CannotStart
 
 
@@ -43,7 +44,7 @@ def main(
         sys.exit(supervisor.supervise(supervisor.command_of_keeper(sys.argv[1:])))
     from fusefs import keeper  # noqa: PLC0415 - the supervisor stays small without it
 
-    config = keeper.Config(
+    config = Config(
         socket=socket,
         kubelet_root=kubelet_root,
         driver=driver_name,

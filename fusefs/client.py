@@ -12,7 +12,13 @@ import attrs
 import trio
 
 from fusefs import errors, protocol
-from fusefs.errors import InvalidSnapshot, KeeperError, KeeperUnavailable, TargetRefused
+from fusefs.errors import (
+    InvalidSnapshot,
+    KeeperError,
+    KeeperUnavailable,
+    TargetRefused,
+    VolumeUnknown,
+)
 from fusefs.snapshot import Sealed, Snapshot
 
 log = logging.getLogger(__name__)
@@ -46,7 +52,8 @@ class _Pending:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.error: Exception | None = None
-        self.volumes: list[PublishedVolume] = []
+        self.answer: protocol.Volumes | protocol.SnapshotOf | None = None
+        self.descriptors: list[int] = []
 
 
 class KeeperClient:
@@ -105,9 +112,31 @@ class KeeperClient:
         await self._ask(protocol.Unpublish(next(self._requests), volume_id, target))
 
     async def volumes(self, *, snapshots: bool = True) -> list[PublishedVolume]:
-        """Return everything the keeper serves."""
-        pending = await self._ask(protocol.ListVolumes(next(self._requests), snapshots))
-        return pending.volumes
+        """Return everything that the keeper shows at a target."""
+        pending = await self._ask(protocol.ListVolumes(next(self._requests)))
+        states = pending.answer.volumes if isinstance(pending.answer, protocol.Volumes) else ()
+        return [
+            PublishedVolume(
+                volume_id=state.volume_id,
+                target=state.target,
+                generation=state.generation,
+                record=state.record,
+                worker_pid=state.worker_pid,
+                snapshot=await self._snapshot(state.volume_id) if snapshots else None,
+            )
+            for state in states
+        ]
+
+    async def _snapshot(self, volume_id: str) -> Snapshot | None:
+        """Return the newest snapshot of a volume, None when it is gone meanwhile."""
+        try:
+            pending = await self._ask(protocol.FetchSnapshot(next(self._requests), volume_id))
+            return Snapshot.map(pending.descriptors.pop())
+        except VolumeUnknown:
+            return None
+        except InvalidSnapshot:
+            log.exception("the keeper sent a broken snapshot", extra={"volume_id": volume_id})
+            return None
 
     async def wait_lost(self) -> None:
         """Return when the connection is lost."""
@@ -173,13 +202,11 @@ class KeeperClient:
                 os.close(descriptor)
             return
         match message:
-            case protocol.Done():
-                pending.answered.set()
             case protocol.Refused():
                 pending.error = _error_of(message)
-                pending.answered.set()
-            case protocol.VolumeState():
-                pending.volumes.append(_published(message, descriptors))
+            case protocol.Volumes() | protocol.SnapshotOf():
+                pending.answer, pending.descriptors = message, descriptors
+        pending.answered.set()
 
 
 def _lost() -> KeeperUnavailable:
@@ -191,25 +218,6 @@ def _error_of(message: protocol.Refused) -> KeeperError:
     if kind is TargetRefused:
         return TargetRefused(message.text, layout=message.layout)
     return kind(message.text)
-
-
-def _published(message: protocol.VolumeState, descriptors: list[int]) -> PublishedVolume:
-    snapshot = None
-    if descriptors:
-        try:
-            snapshot = Snapshot.map(descriptors[0])
-        except InvalidSnapshot:
-            log.exception(
-                "the keeper sent a broken snapshot", extra={"volume_id": message.volume_id}
-            )
-    return PublishedVolume(
-        volume_id=message.volume_id,
-        target=message.target,
-        generation=message.generation,
-        record=message.record,
-        worker_pid=message.worker_pid,
-        snapshot=snapshot,
-    )
 
 
 @asynccontextmanager

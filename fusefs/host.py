@@ -19,12 +19,12 @@ from fusefs import (
     plan,
     protocol,
     sandbox,
-    target,
     touch,
     volume,
     worker,
 )
 from fusefs.connection import Connection
+from fusefs.emptying import empty_target
 from fusefs.errors import FusefsError, VolumeFailed
 from fusefs.kept import KeptGenerations
 from fusefs.loop import Loop, Timer
@@ -145,7 +145,7 @@ class VolumeHost:
     def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901 - one case an effect
         match effect:
             case effects.ClearTarget():
-                self._clear_target()
+                empty_target(self._target, self._children, self._target_cleared)
             case effects.StartWorker(delay_s=delay):
                 self._start_worker(delay)
             case effects.StartPriming():
@@ -184,27 +184,6 @@ class VolumeHost:
         return self._connection
 
     # Target
-
-    def _clear_target(self) -> None:
-        directory = self._target.open()
-        try:
-            if target.is_empty(directory):
-                self._target_cleared(0)
-                return
-            self._target.check_emptiable()
-            readable = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY)
-        finally:
-            os.close(directory)
-
-        try:
-            self._children.start(
-                target.empty_root,
-                self._target_cleared,
-                directory=readable,
-                identity=sandbox.Identity(uid=0, capability=sandbox.CAP_DAC_OVERRIDE),
-            )
-        finally:
-            os.close(readable)
 
     def _target_cleared(self, code: int) -> None:
         if code:
@@ -364,7 +343,7 @@ class VolumeHost:
         try:
             if self._connection is not None:
                 self._connection.close()
-            self._target.remove()
+            self._target.detach()
         finally:
             self._abandon(worker_process)
             os.close(self._usage)

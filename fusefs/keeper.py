@@ -11,13 +11,12 @@ import logging
 import os
 import resource
 import signal
-import socket
 from pathlib import Path
-from typing import Final
 
-import attrs
-
-from fusefs import effects, initmsg, mounts, protocol, syscalls, worker
+from fusefs import effects, mounts, protocol, syscalls, worker
+from fusefs.children import Children
+from fusefs.config import MAX_VOLUMES, Config, check_uid_base
+from fusefs.emptying import empty_target
 from fusefs.errors import (
     CannotStart,
     FusefsError,
@@ -27,46 +26,17 @@ from fusefs.errors import (
     OverBudget,
     Superseded,
     TargetRefused,
+    VolumeFailed,
     VolumeUnknown,
 )
 from fusefs.host import Place, VolumeHost
 from fusefs.kept import KeptGenerations
 from fusefs.listener import Listener
 from fusefs.loop import Loop
+from fusefs.sessions import Session, Sessions
 from fusefs.target import KubeletRoot
 
 log = logging.getLogger(__name__)
-
-MAX_VOLUMES: Final = 1000
-_MAX_UID: Final = 2**32 - 2
-
-
-@attrs.frozen(kw_only=True)
-class Config:
-    """How the keeper is started.
-
-    Attributes:
-        socket: Path of the control socket; its directory is made 0700.
-        kubelet_root: kubelet's root directory.
-        driver: The CSI driver name that ``vol_data.json`` must have.
-        worker_uid_base: Workers get this uid and the following ones.
-        required_flags: INIT flags without which no volume is mounted.
-    """
-
-    socket: str
-    kubelet_root: str
-    driver: str = "secrets-store.csi.k8s.io"
-    worker_uid_base: int = 2_000_000_000
-    required_flags: int = initmsg.FUSE_HAS_RESEND
-
-
-class Session:
-    """One connection to the control socket."""
-
-    def __init__(self, number: int, connection: socket.socket) -> None:
-        """Number it in the order of arrival."""
-        self.number = number
-        self.connection = connection
 
 
 class Keeper:
@@ -77,12 +47,13 @@ class Keeper:
         self._config = config
         self._loop = Loop()
         self._volumes: dict[str, VolumeHost] = {}
+        self._children = Children(self._loop)
         self._slots: set[int] = set()  # each while a process with its uid lives
-        self._sessions: dict[int, Session] = {}
+        self._sessions = Sessions(self._loop, self._heard)
         self._obeyed = 0
         self._root = root
         self._private = str(Path(config.socket).parent / "private")
-        self._listener = Listener(config.socket, self._accepted)
+        self._listener = Listener(config.socket, self._sessions.add)
 
     def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -116,35 +87,20 @@ class Keeper:
         self._root.close()
         self._loop.close()
 
-    # Sessions
-
-    def _accepted(self, number: int, connection: socket.socket) -> None:
-        session = Session(number, connection)
-        self._sessions[number] = session
-        self._loop.watch(connection.fileno(), functools.partial(self._session_speaks, session))
-
-    def _session_speaks(self, session: Session) -> None:
-        try:
-            received = protocol.receive(session.connection, protocol.AT_KEEPER)
-        except (ConnectionError, InvalidMessage) as error:
-            log.warning("a session is closed: %s", error)
-            received = None
-        if received is None:
-            self._drop(session)
-            return
-        message, descriptors = received
+    def _heard(
+        self, session: Session, message: protocol.NodeMessage, descriptors: list[int]
+    ) -> None:
+        ticket = effects.Ticket(session.number, message.request)
         try:
             self._handle(session, message, descriptors)
         except KeeperError as error:
-            self._answer(effects.Ticket(session.number, message.request), error)
+            self._answer(ticket, error)
+        except Exception:  # a defect of ours: the request must be answered all the same
+            log.exception("a request failed", extra={"request": type(message).__name__})
+            self._answer(ticket, VolumeFailed("internal error; see the keeper's log"))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-
-    def _drop(self, session: Session) -> None:
-        self._sessions.pop(session.number, None)
-        self._loop.unwatch(session.connection.fileno())
-        session.connection.close()
 
     def _answer(self, ticket: effects.Ticket, error: Exception | None) -> None:
         if error is None:
@@ -157,14 +113,7 @@ class Keeper:
     def _send(
         self, ticket: effects.Ticket, message: protocol.Message, descriptors: tuple[int, ...] = ()
     ) -> None:
-        session = self._sessions.get(ticket.session)
-        if session is None:
-            return  # it asked and left
-        try:
-            protocol.send(session.connection, message, descriptors)
-        except (ConnectionError, BlockingIOError) as error:
-            log.warning("a session does not listen and is closed: %s", error)
-            self._drop(session)
+        self._sessions.send(ticket.session, message, descriptors)
 
     # Requests. Descriptors belong to the caller; what is kept is taken out of the list.
 
@@ -172,17 +121,31 @@ class Keeper:
         self, session: Session, message: protocol.NodeMessage, descriptors: list[int]
     ) -> None:
         ticket = effects.Ticket(session.number, message.request)
-        if isinstance(message, protocol.ListVolumes):
-            self._list(ticket, snapshots=message.snapshots)
-            return
-        if isinstance(message, protocol.Register):
-            self._obeyed = max(self._obeyed, session.number)
+        match message:
+            case protocol.ListVolumes():
+                self._list(ticket)
+            case protocol.FetchSnapshot(volume_id=volume_id):
+                self._send_snapshot(ticket, volume_id)
+            case protocol.Register():
+                self._obeyed = max(self._obeyed, session.number)
+                self._check_obeyed(session)
+                self._answer(ticket, None)
+            case _:
+                self._check_obeyed(session)
+                self._carry_out(ticket, message, descriptors)
+
+    def _check_obeyed(self, session: Session) -> None:
         if session.number != self._obeyed:
             text = "a newer node server has registered" if self._obeyed else "register first"
             raise Superseded(text)
+
+    def _carry_out(
+        self,
+        ticket: effects.Ticket,
+        message: protocol.Publish | protocol.Rotate | protocol.UpdateRecord | protocol.Unpublish,
+        descriptors: list[int],
+    ) -> None:
         match message:
-            case protocol.Register():
-                self._answer(ticket, None)
             case protocol.Publish():
                 self._publish(ticket, message, descriptors)
             case protocol.Rotate():
@@ -199,21 +162,25 @@ class Keeper:
             raise VolumeUnknown(message)
         return self._volumes[volume_id]
 
-    def _list(self, ticket: effects.Ticket, *, snapshots: bool) -> None:
-        for host in self._volumes.values():
-            if host.state.phase in ("clearing", "starting", "priming", "settling"):
-                continue
-            generation = host.state.newest
-            state = protocol.VolumeState(
-                request=ticket.request,
+    def _list(self, ticket: effects.Ticket) -> None:
+        states = tuple(
+            protocol.VolumeState(
                 volume_id=host.volume_id,
                 target=host.target_path,
-                generation=generation,
+                generation=host.state.newest,
                 record=host.record,
                 worker_pid=host.worker_pid,
             )
-            self._send(ticket, state, (host.kept.descriptor(generation),) if snapshots else ())
-        self._answer(ticket, None)
+            for host in self._volumes.values()
+            if host.state.is_shown
+        )
+        self._send(ticket, protocol.Volumes(ticket.request, states))
+
+    def _send_snapshot(self, ticket: effects.Ticket, volume_id: str) -> None:
+        host = self._known(volume_id)
+        newest = host.state.newest
+        answer = protocol.SnapshotOf(ticket.request, newest)
+        self._send(ticket, answer, (host.kept.descriptor(newest),))
 
     def _publish(
         self, ticket: effects.Ticket, message: protocol.Publish, descriptors: list[int]
@@ -300,12 +267,27 @@ class Keeper:
         if host is not None:
             host.unpublish()
         held = self._root.parent_if_present(message.target)
-        if held is not None:
-            try:
-                held.remove()
-            finally:
-                held.close()
-        self._answer(ticket, None)
+        if held is None:
+            self._answer(ticket, None)
+            return
+        try:
+            if held.remove():
+                self._answer(ticket, None)
+            else:
+                emptied = functools.partial(self._emptied, ticket, message)
+                empty_target(held, self._children, emptied)
+        finally:
+            held.close()
+
+    def _emptied(self, ticket: effects.Ticket, message: protocol.Unpublish, code: int) -> None:
+        """Go on with an unpublish whose target somebody had written into."""
+        try:
+            if code:
+                text = f"target {message.target!r} could not be emptied; see the keeper's log"
+                raise VolumeFailed(text)
+            self._unpublish(ticket, message)
+        except KeeperError as error:
+            self._answer(ticket, error)
 
     def _closed(self, host: VolumeHost) -> None:
         if self._volumes.get(host.volume_id) is host:
@@ -321,8 +303,8 @@ def run(config: Config) -> None:
     check_uid_base(config.worker_uid_base)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    syscalls.unshare(syscalls.CLONE_NEWNS)
     try:
+        mounts.share_only(config.kubelet_root)
         root = KubeletRoot(config.kubelet_root)
     except OSError as error:
         message = (
@@ -331,19 +313,3 @@ def run(config: Config) -> None:
         )
         raise CannotStart(message) from error
     Keeper(config, root).serve()
-
-
-def check_uid_base(base: int) -> None:
-    """Raise `CannotStart` when workers' uids would not be their own.
-
-    A uid that an account of the node has would let that account's processes signal a worker.
-    """
-    if not 0 < base <= _MAX_UID - MAX_VOLUMES:
-        message = f"--worker-uid-base must be from 1 to {_MAX_UID - MAX_VOLUMES}"
-        raise CannotStart(message)
-    taken = range(base, base + MAX_VOLUMES)
-    for line in Path("/etc/passwd").read_text(encoding="utf-8").splitlines():
-        name, _, uid, *_ = line.split(":")
-        if int(uid) in taken:
-            message = f"--worker-uid-base {base}: uid {uid} belongs to the account {name!r}"
-            raise CannotStart(message)

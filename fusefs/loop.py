@@ -72,8 +72,8 @@ class Loop:
         """Call back until `stop`. A callback that fails is logged and the loop goes on."""
         while not self._stopped:
             for key, _ in self._selector.select(self._next_timeout()):
-                # An earlier callback of this round may have unwatched it.
-                if key.fd in self._selector.get_map():
+                # An earlier callback may have unwatched it, and its number may be new.
+                if self._selector.get_map().get(key.fd) is key:
                     self._call(key.data)
             self._run_timers()
 

@@ -3,6 +3,7 @@
 Reading the table touches no mount, so it is safe beside dead ones.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,12 +21,16 @@ class Mount:
     """One line of the table.
 
     Attributes:
+        number: Mount id.
+        parent: Mount id of what it is mounted on.
         device: Major and minor number; the minor names the connection in fusectl.
         root: Which part of the file system is mounted.
         options: Per-mount options, such as ``ro``.
         propagation: Optional fields, such as ``shared:2``.
     """
 
+    number: int
+    parent: int
     device: str
     root: str
     target: str
@@ -50,6 +55,8 @@ def _parse_line(line: str) -> Mount:
     left, _, right = line.rstrip("\n").partition(" - ")
     fields, tail = left.split(" "), right.split(" ")
     return Mount(
+        number=int(fields[0]),
+        parent=int(fields[1]),
         device=fields[2],
         root=_unescape(fields[3]),
         target=_unescape(fields[4]),
@@ -72,6 +79,23 @@ def mounts(process: str = "self") -> list[Mount]:
     return parse(table.splitlines())
 
 
-def mounts_at(target: str, process: str = "self") -> list[Mount]:
-    """Return what is stacked on `target`, lowest first."""
-    return [mount for mount in mounts(process) if mount.target == target]
+def stack_on(descriptor: int, name: str) -> list[Mount]:
+    """Return what is stacked on `name` in the directory `descriptor`, lowest first.
+
+    A path alone would not do: the table also lists mounts that are hidden below others.
+    """
+    target = f"{os.readlink(f'/proc/self/fd/{descriptor}')}/{name}"
+    here = [mount for mount in mounts() if mount.target == target]
+    stack: list[Mount] = []
+    below = mount_number(descriptor)
+    while found := [mount for mount in here if mount.parent == below]:
+        stack.append(found[-1])
+        below = found[-1].number
+    return stack
+
+
+def mount_number(descriptor: int) -> int:
+    """Return the id of the mount that an open descriptor is on."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return int(fields["mnt_id"])

@@ -27,6 +27,25 @@ _ATTRIBUTES: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 _NOT_A_MOUNT: Final = errno.EINVAL  # umount2(2)
 
 
+def share_only(path: str) -> None:
+    """Leave the host's mount namespace, but let mounts made below `path` go on reaching it.
+
+    Everything else only follows the host: on most hosts even `/` is shared, and nothing of the
+    private mounts may be seen there, while a volume that the host unmounts must go here too.
+
+    Raises:
+        OSError: `path` cannot be opened.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | syscalls.AT_RECURSIVE
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, path, flags)
+    try:
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+        syscalls.move_mount(tree, syscalls.AT_FDCWD, path)
+    finally:
+        os.close(tree)
+
+
 def mount_private_root(path: str) -> None:
     """Mount the tmpfs that holds the private mounts, seen by this mount namespace only."""
     syscalls.mount("akvfs-keeper", path, "tmpfs", 0, "mode=0700,size=1m")

@@ -73,13 +73,19 @@ class Unpublish(Message, frozen=True):
 
 
 class ListVolumes(Message, frozen=True):
-    """Ask for every volume. Needs no registration; snapshots are sent only when asked for."""
+    """Ask for every volume. Needs no registration."""
 
     request: int
-    snapshots: bool
 
 
-NodeMessage = Register | Publish | Rotate | UpdateRecord | Unpublish | ListVolumes
+class FetchSnapshot(Message, frozen=True):
+    """Ask for the newest snapshot of a volume. Needs no registration."""
+
+    request: int
+    volume_id: str
+
+
+NodeMessage = Register | Publish | Rotate | UpdateRecord | Unpublish | ListVolumes | FetchSnapshot
 
 
 # Keeper to node server
@@ -101,9 +107,8 @@ class Refused(Message, frozen=True):
 
 
 class VolumeState(Message, frozen=True):
-    """One volume, in answer to `ListVolumes`. Descriptor, if asked for: its snapshot."""
+    """One volume, as part of `Volumes`."""
 
-    request: int
     volume_id: str
     target: str
     generation: int
@@ -111,7 +116,21 @@ class VolumeState(Message, frozen=True):
     worker_pid: int | None
 
 
-KeeperMessage = Done | Refused | VolumeState
+class Volumes(Message, frozen=True):
+    """Every volume that is shown at its target."""
+
+    request: int
+    volumes: tuple[VolumeState, ...]
+
+
+class SnapshotOf(Message, frozen=True):
+    """A volume's newest generation. Descriptor: its snapshot."""
+
+    request: int
+    generation: int
+
+
+KeeperMessage = Done | Refused | Volumes | SnapshotOf
 
 
 # Keeper to worker

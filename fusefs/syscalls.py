@@ -42,6 +42,7 @@ MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
 MS_PRIVATE: Final = 1 << 18
+MS_SLAVE: Final = 1 << 19
 MS_REC: Final = 1 << 14
 MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2

@@ -6,6 +6,7 @@ descriptor of ``<root>/pods`` without following any link or crossing any mount, 
 pod leads elsewhere.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -134,11 +135,13 @@ class Target:
                 f"({stack[-1].filesystem}, source {stack[-1].source!r}); unmount it"
             )
             raise TargetRefused(message)
-        mounts.detach_below(self.parent, _MOUNT)
+        if not mounts.detach_below(self.parent, _MOUNT):
+            message = f"target {self.path!r}: the mount on it changed meanwhile; try again"
+            raise TargetRefused(message)
 
     def mounts(self) -> list[mountinfo.Mount]:
         """Return what is stacked on the target, lowest first."""
-        return mountinfo.mounts_at(self._mountpoint)
+        return mountinfo.stack_on(self.parent, _MOUNT)
 
     def check_emptiable(self) -> None:
         """Check that nothing is mounted inside the target, which must be a plain directory.
@@ -160,8 +163,22 @@ class Target:
         """The path of the target as the mount table has it."""
         return f"{os.readlink(f'/proc/self/fd/{self.parent}')}/{_MOUNT}"
 
-    def remove(self) -> None:
-        """Take every mount of ours off the target and remove it when it is an empty directory.
+    def detach(self) -> None:
+        """Take every mount of ours off the target, and remove it if it is an empty directory then.
+
+        Raises:
+            TargetRefused: A mount that is not ours is in the way.
+        """
+        while self.mounts():
+            self._detach_ours()
+        with contextlib.suppress(OSError):
+            os.rmdir(_MOUNT, dir_fd=self.parent)
+
+    def remove(self) -> bool:
+        """Take every mount of ours off the target and remove it; a link goes, never what it names.
+
+        Returns:
+            False when it is a directory that has something in it.
 
         Raises:
             TargetRefused: A mount that is not ours is in the way.
@@ -171,10 +188,16 @@ class Target:
         try:
             os.rmdir(_MOUNT, dir_fd=self.parent)
         except FileNotFoundError:
-            return
+            return True
+        except NotADirectoryError:
+            os.unlink(_MOUNT, dir_fd=self.parent)
         except OSError as error:
-            message = f"target {self.path!r}: {_describe(error, 'it')}"
-            raise TargetRefused(message) from error
+            if error.errno != errno.ENOTEMPTY:
+                message = f"target {self.path!r}: {_describe(error, 'it')}"
+                raise TargetRefused(message) from error
+            self.check_emptiable()
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of the parent."""
@@ -215,44 +238,3 @@ def _check_volume_data(parent: int, path: str, *, volume_id: str, driver: str) -
             f"than {driver!r} and {volume_id!r}"
         )
         raise TargetRefused(message)
-
-
-def is_empty(directory: int) -> bool:
-    """Return whether the plain directory that an O_PATH descriptor names is empty."""
-    fd = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with os.scandir(fd) as entries:
-            return next(entries, None) is None
-    finally:
-        os.close(fd)
-
-
-def empty_root() -> int:
-    """Remove everything in the root directory, in a child that is confined to it."""
-    root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        empty(root)
-    finally:
-        os.close(root)
-    return 0
-
-
-def empty(directory: int) -> None:
-    """Remove everything in a plain directory, without following links or crossing mounts.
-
-    Raises:
-        OSError: EXDEV where something is mounted inside it; what was removed until then is gone.
-    """
-    with os.scandir(directory) as entries:
-        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in names:
-        if not is_directory:
-            os.unlink(name, dir_fd=directory)
-            continue
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        child = syscalls.openat2(directory, name, flags, _RESOLVE)
-        try:
-            empty(child)
-        finally:
-            os.close(child)
-        os.rmdir(name, dir_fd=directory)

@@ -92,6 +92,11 @@ class Volume:
         return self._queue[-1].generation if self._queue else self.served
 
     @property
+    def is_shown(self) -> bool:
+        """Whether the target shows the volume."""
+        return not self._publishing and self.phase != "closed"
+
+    @property
     def worker_is_ready(self) -> bool:
         """Whether a worker answers the kernel."""
         return self._worker_ready

@@ -10,6 +10,7 @@ import sys
 from typing import Final
 
 from fusefs import keeper
+from fusefs.config import Config
 
 UNKNOWN_FLAG: Final = 1 << 63
 
@@ -18,7 +19,7 @@ def main() -> None:
     """Be that keeper."""
     logging.basicConfig(level="INFO")
     socket, root = sys.argv[1:]
-    config = keeper.Config(socket=socket, kubelet_root=root, required_flags=UNKNOWN_FLAG)
+    config = Config(socket=socket, kubelet_root=root, required_flags=UNKNOWN_FLAG)
     keeper.run(config)
 
 

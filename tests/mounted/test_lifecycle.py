@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +24,6 @@ from fusefs.snapshot import FileSpec
 from harness.volumes import PublishedVolume, content, specs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.kubelet import KubeletRoot
     from harness.programs import Program
 
@@ -257,3 +257,44 @@ async def test_dead_keeper_leaves_a_dead_mount_to_repair(
         await published.publish()
         assert len(kubelet.mounts()) == 1
         assert (published.target / "user").read_bytes() == content("user", 1)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "directory"])
+async def test_unpublish_removes_what_is_in_the_way(
+    client: KeeperClient, kubelet: KubeletRoot, tmp_path: Path, kind: str
+) -> None:
+    """A file, a link or a directory with content at the target goes; what a link names stays."""
+    outside = tmp_path / "outside"
+    outside.write_text("kept", encoding="utf-8")
+    volume = prepared(client, kubelet)
+    if kind == "file":
+        volume.target.write_text("x", encoding="utf-8")
+    elif kind == "link":
+        volume.target.symlink_to(outside)
+    else:
+        (volume.target / "sub").mkdir(parents=True)
+        (volume.target / "sub/link").symlink_to(outside)
+    await volume.unpublish()
+    assert not os.path.lexists(volume.target)
+    assert outside.read_text(encoding="utf-8") == "kept"
+
+
+async def test_private_mounts_stay_private(tmp_path: Path) -> None:
+    """Where even `/` is shared, as on most hosts, the host sees targets and nothing else."""
+    script = Path(__file__).parents[1] / "harness" / "sharedroot.sh"
+    run = await trio.run_process(
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            str(script),
+            sys.executable,
+            str(tmp_path),
+        ],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    assert run.stdout.decode().split() == ["before:", "0", "serving:", "0", "after:", "0"]
