@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Only where the distribution's Go is too old (scripts/bootstrap).
 export PATH := $(CURDIR)/.venv/go/bin:$(PATH)
 
-.PHONY: help demo test quick lint format stubs pins changelog coverage clean
+.PHONY: help demo test quick lint format stubs pins changelog bench coverage clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,6 +41,10 @@ pins: ## Resolve the requirement files anew (UPGRADE=1: to newer versions)
 changelog: ## Show what the changelog fragments amount to
 	@scripts/bootstrap lint
 	@$(BIN)/towncrier build --draft
+
+bench: ## Measure reads, publish and rotation, each beside a reference (root)
+	@scripts/bootstrap test
+	@cd tests && PYTHONPATH=.. ../$(BIN)/python -m bench
 
 coverage: ## Run every test and report the lines that none of them reached
 	@scripts/bootstrap test

@@ -64,10 +64,14 @@ def empty_root() -> int:
 
 
 def confine(root: int) -> None:
-    """Make the directory `root` the whole file system, and leave network and IPC behind."""
+    """Make the directory `root` the whole file system; the descriptor is closed."""
     os.fchdir(root)
     os.chroot(".")
     os.close(root)
+
+
+def isolate() -> None:
+    """Leave network and IPC behind. Too dear for what lives some ms: the kernel cleans up later."""
     syscalls.unshare(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC)
 
 

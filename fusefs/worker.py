@@ -83,6 +83,7 @@ def enter(assignment: Assignment) -> Usage:
     os.close(assignment.usage)
     sandbox.limit_worker()
     sandbox.confine(assignment.root)
+    sandbox.isolate()
     sandbox.drop_privileges(sandbox.Identity(uid=assignment.uid), parent=assignment.keeper)
     return usage
 
