@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STABLE_S: Final = 10.0
-GRACE_S: Final = 8.0  # for a graceful stop, before SIGKILL
+GRACE_S: Final = 5.0  # for a graceful stop, before SIGKILL
 
 _FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 2.0
@@ -162,6 +162,11 @@ class Supervised:
                     with trio.move_on_after(delay):
                         await self._stop.wait()
         self._ended.set()
+
+    def resume(self) -> None:
+        """Let it go on if somebody stopped it (SIGSTOP); otherwise nothing happens."""
+        if self._process is not None:
+            self._process.send(signal.SIGCONT)
 
     async def stop(self, grace: float = GRACE_S) -> None:
         """End it and do not start it again."""

@@ -85,6 +85,10 @@ class Screen:
             table.add_row(*row)
         self._console.print(Padding(table, (0, 0, 0, _INDENT)))
 
+    def interrupted(self) -> None:
+        """Say that it ends early."""
+        self._console.print(Text("interrupted; everything was put back", style="bold yellow"))
+
     def close(self) -> None:
         """Print the sum."""
         took = seconds(time.monotonic() - self._started)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_S: Final = 60.0
-STOP_S: Final = 20.0
+UNPUBLISH_S: Final = 10.0
 WORKERS_S: Final = 0.1  # how old the list of workers may be
 
 _LOOK_S: Final = 0.02
@@ -117,8 +117,10 @@ class Stage:
 
     async def stop(self) -> None:
         """Take away what is published, then end the programs, those first that use others."""
+        for program in self.programs.values():
+            program.resume()
         if self.published:
-            with trio.move_on_after(STOP_S):
+            with trio.move_on_after(UNPUBLISH_S):
                 await self._unpublish_at_last()
         for name in ("node", "provider", "emulator", "keeper"):
             await self.programs[name].stop()

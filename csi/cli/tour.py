@@ -89,6 +89,7 @@ def run() -> int:
 
             trio.run(play)
         if signals.came is not None:
+            screen.interrupted()
             return 128 + signals.came
         _verify_nothing_left(screen, workspace)
     screen.close()

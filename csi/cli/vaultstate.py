@@ -8,7 +8,7 @@ returned for is never lost.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -23,8 +23,6 @@ from provider.emulator import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from csi.cli.processes import Supervised
-
 log = logging.getLogger(__name__)
 
 VAULT: Final = "demo-vault"
@@ -34,12 +32,19 @@ _LOOK_S: Final = 0.02
 _LONG_POLL_S: Final = 60.0
 
 
+class HasPid(Protocol):
+    """The program that is the emulator at the moment."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        ...
+
+
 class VaultState:
     """The vault of a run."""
 
-    def __init__(
-        self, client: EmulatorClient, emulator: Supervised, names: Collection[str]
-    ) -> None:
+    def __init__(self, client: EmulatorClient, emulator: HasPid, names: Collection[str]) -> None:
         """Keep the vault of the program `emulator`, which `client` reaches."""
         self._client = client
         self._emulator = emulator
