@@ -145,7 +145,8 @@ class Relay(grpc.GenericRpcHandler):
             code = error.code()
             raise
         finally:
-            mounts = tuple(mountinfo.mounts_at(str(directory / "mount")))
+            target = str(directory / "mount")
+            mounts = tuple(mount for mount in mountinfo.mounts() if mount.target == target)
             self.calls.append(Call(method=method, code=code, mounts=mounts))
 
     # The provisioner's part

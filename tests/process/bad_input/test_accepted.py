@@ -92,25 +92,41 @@ def test_group_is_set_and_modes_stay(node: Node, volume: PodVolume) -> None:
         assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (0o440, 0, 2000)
 
 
+def fill(directory: Path, outside: Path) -> None:
+    """Put all kinds of things into a directory, some of which lead outside."""
+    (outside / "folder").mkdir()
+    (outside / "folder/file").write_text("outside")
+    (outside / "survivor").write_text("outside")
+    (directory / "old/deep/er").mkdir(parents=True)
+    (directory / "old/deep/er/file").write_text("old")
+    (directory / "old").chmod(0)
+    (directory / ".hidden").write_text("old")
+    (directory / "to-file").symlink_to(outside / "survivor")
+    (directory / "to-folder").symlink_to(outside / "folder")
+    (directory / "other-name").hardlink_to(directory / ".hidden")
+    os.mkfifo(directory / "pipe")
+
+
+def check_untouched(outside: Path) -> None:
+    """Check that what the links of `fill` lead to is still there."""
+    assert (outside / "survivor").read_text() == "outside"
+    assert (outside / "folder/file").read_text() == "outside"
+
+
 def test_full_plain_target_is_emptied(node: Node, volume: PodVolume, tmp_path: Path) -> None:
     """What lies in a plain target goes, links unfollowed; what they lead to survives."""
-    survivor = tmp_path / "survivor"
-    survivor.write_text("outside")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/file").write_text("outside")
-    target = volume.target
-    (target / "old/deep/er").mkdir(parents=True)
-    (target / "old/deep/er/file").write_text("old")
-    (target / "old").chmod(0)
-    (target / ".hidden").write_text("old")
-    (target / "to-file").symlink_to(survivor)
-    (target / "to-folder").symlink_to(tmp_path / "folder")
-    (target / "old-link").hardlink_to(target / ".hidden")
-    os.mkfifo(target / "pipe")
+    fill(volume.target, tmp_path)
     with published(node, volume):
-        assert shown(target) == {"password": b"first"}
-    assert survivor.read_text() == "outside"
-    assert (tmp_path / "folder/file").read_text() == "outside"
+        assert shown(volume.target) == {"password": b"first"}
+    check_untouched(tmp_path)
+
+
+def test_full_plain_target_is_unpublished(node: Node, volume: PodVolume, tmp_path: Path) -> None:
+    """An unpublish removes a plain target with all that lies in it, links unfollowed."""
+    fill(volume.target, tmp_path)
+    node.unpublish(volume)
+    volume.remove()
+    check_untouched(tmp_path)
 
 
 def test_empty_plain_target_is_used(node: Node, volume: PodVolume) -> None:
@@ -135,6 +151,18 @@ def test_unpublish_touches_nothing_elsewhere(node: Node, tmp_path: Path) -> None
     for target in (tmp_path, tmp_path / "file", tmp_path / "missing"):
         request = csi_pb2.NodeUnpublishVolumeRequest(volume_id="v", target_path=str(target))
         node.calls.NodeUnpublishVolume(request, timeout=CALL_TIMEOUT_S)
+    assert (tmp_path / "file").read_text() == "somebody's"
+
+
+def test_unpublish_removes_link_and_file(node: Node, volume: PodVolume, tmp_path: Path) -> None:
+    """A link or a file at the target goes; what the link leads to stays."""
+    (tmp_path / "file").write_text("somebody's")
+    volume.target.symlink_to(tmp_path)
+    node.unpublish(volume)
+    assert not volume.target.is_symlink()
+    volume.target.write_text("in the way")
+    node.unpublish(volume)
+    volume.remove()
     assert (tmp_path / "file").read_text() == "somebody's"
 
 
