@@ -11,6 +11,8 @@ import statistics
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +25,7 @@ from harness.programs import Program
 from harness.volumes import PublishedVolume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fusefs.client import KeeperClient
     from harness.kubelet import KubeletRoot
@@ -60,7 +62,7 @@ def bench_reads(published: PublishedVolume, tmpfs: Path) -> None:
         "live": published.target / "pw",
         "..data": published.target / "..data/pw",
     }
-    medians = interleaved({name: lambda p=path: read_cost_us(p) for name, path in paths.items()})
+    medians = interleaved({name: partial(read_cost_us, path) for name, path in paths.items()})
     for name, median in medians.items():
         ratio = median / medians["tmpfs"]
         print(f"open+read+close, 32 B   {name:8} {median:8.1f} µs   {ratio:6.1f} x tmpfs")
@@ -68,36 +70,35 @@ def bench_reads(published: PublishedVolume, tmpfs: Path) -> None:
 
 async def bench_life_cycle(client: KeeperClient, kubelet: KubeletRoot, tmpfs: Path) -> None:
     """Print what publish, rotate and unpublish cost in the keeper, beside mounting a tmpfs."""
-    times: dict[str, list[float]] = {}
-
-    async def timed(name: str, action: Callable[[], object]) -> None:
-        began = time.perf_counter()
-        result = action()
-        if hasattr(result, "__await__"):
-            await result
-        times.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
-
     point = tmpfs / "point"
     point.mkdir()
+    times: dict[str, list[float]] = {}
     for number in range(CYCLES):
-        await timed(
-            "mount a tmpfs",
-            lambda: subprocess.run(["mount", "-t", "tmpfs", "b", point], check=True),
-        )
+        with timed(times, "mount a tmpfs"):
+            subprocess.run(["mount", "-t", "tmpfs", "bench", point], check=True)
         subprocess.run(["umount", point], check=True)
         pod_volume = kubelet.volume()
         pod_volume.prepare()
         volume = PublishedVolume(client, pod_volume)
-        files = [FileSpec(path="pw", content=SECRET)]
-        await timed("publish", lambda: volume.publish(files))
-        changed = [FileSpec(path="pw", content=SECRET + b"%d" % number)]
-        await timed("rotate", lambda: volume.rotate(changed))
-        await timed("unpublish", volume.unpublish)
+        with timed(times, "publish"):
+            await volume.publish([FileSpec(path="pw", content=SECRET)])
+        with timed(times, "rotate"):
+            await volume.rotate([FileSpec(path="pw", content=SECRET + b"%d" % number)])
+        with timed(times, "unpublish"):
+            await volume.unpublish()
         volume.close()
     reference = statistics.median(times["mount a tmpfs"])
     for name, values in times.items():
         median = statistics.median(values)
         print(f"{name:16} {median:8.1f} ms   {median / reference:6.1f} x mount(8) of a tmpfs")
+
+
+@contextmanager
+def timed(times: dict[str, list[float]], name: str) -> Iterator[None]:
+    """Add the milliseconds that the block takes to `times`."""
+    began = time.perf_counter()
+    yield
+    times.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
 
 
 async def main() -> None:
