@@ -83,7 +83,7 @@ class Bridge:
         try:
             return trio.from_thread.run(crossing, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled) as error:
-            raise NodeStopping from error
+            raise NodeStopping from error  # noqa: ASYNC104 - in a thread of gRPC, no task
 
 
 async def answer_of(start: Callable[[float], OutgoingCall[T]], timeout: float) -> T:  # noqa: ASYNC109 - it goes on the wire

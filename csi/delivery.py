@@ -94,7 +94,7 @@ class Delivery:
             await keeper.publish(spec.volume_id, spec.target, sealed, record=record)
         except BaseException as error:
             sealed.snapshot.close()
-            await self._undo(keeper, volume, error)
+            await self._undo(keeper, volume, error)  # noqa: ASYNC102 - it shields itself
             raise
         self._registry.served(volume, sealed.snapshot, content.versions, record)
         self._plan_refresh(volume, content)

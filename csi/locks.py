@@ -48,7 +48,7 @@ class VolumeLocks:
         """
         async with self.hold(volume_id):
             entry = self._entries[volume_id]
-            with trio.CancelScope() as scope:
+            with trio.CancelScope() as scope:  # noqa: ASYNC100 - the caller's block waits
                 entry.interruptible = scope
                 try:
                     yield

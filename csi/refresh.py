@@ -69,7 +69,7 @@ class Refresher:
                     await self._link.next_session()
                 except Superseded:
                     nursery.cancel_scope.cancel()
-                    return
+                    return  # noqa: ASYNC121 - the other tasks were cancelled just now
                 changed = self._changed
                 with trio.move_on_at(self._schedule.next_due()):
                     await changed.wait()

@@ -29,7 +29,7 @@ def _run(function: Callable[[], int]) -> NoReturn:
     code = EXIT_FAILED
     try:
         code = function()
-    except BaseException:  # nothing may unwind into the keeper's frames
+    except BaseException:  # noqa: ASYNC103 - a child; nothing may unwind into the keeper's frames
         log.exception("a child of the keeper failed")
     finally:
         logging.shutdown()
