@@ -56,7 +56,7 @@ class MountRequest:
         permission: Mode of the files whose object names none.
     """
 
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, str] = attrs.field(repr=False)  # they hold the pod's tokens
     secrets: Mapping[str, SecretBytes] | None
     permission: int
 

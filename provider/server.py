@@ -34,7 +34,9 @@ SERVICE: Final = "v1alpha1.CSIDriverProvider"
 # Threads are made as calls come. More than the 250 pods that a node may have, so that health and
 # version are answered while every mount waits for a slow vault.
 _THREADS: Final = 300
-_LONGEST_PATH: Final = 107  # bytes of sockaddr_un.sun_path without its final zero
+# Bytes of sockaddr_un.sun_path without its final zero, and without what a hidden name adds: two
+# dots and a process id.
+_LONGEST_PATH: Final = 107 - 2 - len("4194304")
 GRACE_S: Final = 20.0  # for calls that are at work when the server is told to stop
 
 
@@ -76,9 +78,10 @@ def socket_path(text: str) -> Path:
         remedy = "secrets are served on a unix socket only, such as unix:///provider/azure.sock"
         raise InvalidRequest(message, remedy=remedy)
     path = Path(endpoint.address)
-    if not path.is_absolute() or len(os.fsencode(_hidden(path))) > _LONGEST_PATH:
+    if not path.is_absolute() or len(os.fsencode(path)) > _LONGEST_PATH:
         message = f"invalid endpoint: {text}"
-        raise InvalidRequest(message, remedy="give an absolute path of at most 90 bytes")
+        remedy = f"give an absolute path of at most {_LONGEST_PATH} bytes"
+        raise InvalidRequest(message, remedy=remedy)
     return path
 
 

@@ -8,7 +8,6 @@ final.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -64,10 +63,12 @@ CODES: Final = (
 )
 
 DEFAULT_BUDGET_S: Final = 110.0  # kubelet gives 120 s; this is for callers that set no deadline
+_LONGEST_BUDGET_S: Final = 3600.0
 # Our answer must leave before the caller's deadline ends the call, or nobody reads its reason.
-_MARGIN_SHARE: Final = 0.1
-_MARGIN_S: Final = 0.3
+_MARGIN_SHARE: Final = 0.15
+_MARGIN_S: Final = 0.5
 MOUNTS_AT_ONCE: Final = 16  # each reads with four threads
+_LOOK_S: Final = 1.0  # a semaphore cannot be woken by a caller who hangs up
 # A status travels in a header block of 8 KiB, where one character may take twelve bytes.
 _LONGEST_STATUS: Final = 1_500  # bytes
 
@@ -148,14 +149,14 @@ class ProviderService(pb_grpc.CSIDriverProviderServicer):
 
     def _wait_for_slot(self, budget: Budget) -> None:
         """Wait until fewer mounts than allowed are at work, within the caller's time."""
-        if not self._slots.acquire(timeout=budget.remaining()):
+        while not self._slots.acquire(timeout=min(_LOOK_S, budget.remaining())):
             budget.check()
 
 
 def _seconds_for(context: grpc.ServicerContext) -> float:
     """Return how long a call may take, a little less than its caller waits."""
     remaining = context.time_remaining()
-    if remaining is None or not math.isfinite(remaining):
+    if remaining is None or remaining > _LONGEST_BUDGET_S:  # gRPC's "none" is centuries away
         return DEFAULT_BUDGET_S
     return max(0.0, remaining - min(_MARGIN_S, _MARGIN_SHARE * remaining))
 

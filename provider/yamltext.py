@@ -251,10 +251,8 @@ def _number(digits: str) -> int | float | None:
 
 def _integer(match: re.Match[str]) -> int:
     """Compute the integer that `_INT` matched."""
-    for name, base in _BASES.items():
-        if digits := match[name]:
-            return int(match["sign"] + digits, base)
-    return 0
+    name, base = next((name, base) for name, base in _BASES.items() if match[name])
+    return int(match["sign"] + match[name], base)
 
 
 def _worded(error: yaml.YAMLError) -> str:

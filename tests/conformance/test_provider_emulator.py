@@ -328,8 +328,8 @@ def test_a_slow_vault_does_not_outlast_the_deadline(
     driver: Driver, emulator: EmulatorClient
 ) -> None:
     """The reason arrives before the caller's deadline."""
-    emulator.fault("slow", name="db-password", count=None, seconds=5)
-    refusal = driver.refused(DB, timeout=1.0)
+    emulator.fault("slow", name="db-password", count=None, seconds=10)
+    refusal = driver.refused(DB, timeout=3.0)
     assert refusal.code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "objectName:db-password, objectVersion:: context deadline exceeded" in refusal.details
 

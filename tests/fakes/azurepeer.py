@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import socket
 import ssl
 import threading
 from typing import TYPE_CHECKING, Final, cast
@@ -155,7 +156,7 @@ def azure_peer(directory: Path) -> Iterator[AzurePeer]:
     authority.cert_pem.write_to_path(str(directory / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*HOSTS).configure_cert(context)
-    server = _Server(("127.0.0.1", 0), _Handler)
+    server = _Server(0)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="azure-peer")
     with new_session() as session:
@@ -169,16 +170,26 @@ def azure_peer(directory: Path) -> Iterator[AzurePeer]:
         finally:
             session.close()
             server.shutdown()
+            server.hang_up()
             server.server_close()
             thread.join()
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Knows the peer that it plays."""
+    """Knows the peer that it plays, and its open connections."""
 
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False  # closing joins them: nothing of a test outlives it
     peer: AzurePeer
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.connections: set[socket.socket] = set()
+
+    def hang_up(self) -> None:
+        """End every connection that a client left open."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @override
     def handle_error(self, request: object, client_address: object) -> None:
@@ -190,6 +201,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 10
+
+    @override
+    def setup(self) -> None:
+        """Note a connection."""
+        super().setup()
+        cast("_Server", self.server).connections.add(self.connection)
+
+    @override
+    def finish(self) -> None:
+        """Forget a connection."""
+        cast("_Server", self.server).connections.discard(self.connection)
+        super().finish()
 
     def do_GET(self) -> None:
         """Answer a GET."""

@@ -7,7 +7,7 @@ import inspect
 import azure.core.exceptions
 import azure.identity
 import pytest
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
 from fakes.keyvault import CLOUD
 from provider.azure.errors import RULES, Context, translate
@@ -64,6 +64,7 @@ def test_rows_stand_before_their_bases() -> None:
         RuntimeError("canary-8a"),
         OSError("canary-8a"),
         AzureError("canary-8a"),
+        HttpResponseError("canary-8a"),
     ],
 )
 def test_unexpected_exceptions_are_not_quoted(error: Exception) -> None:
@@ -77,3 +78,11 @@ def test_errors_of_ours_pass_unchanged() -> None:
     """What the transport or the budget raised has its meaning already."""
     for ours in (Cancelled("x"), Malformed("y")):
         assert translate(ours, context()) is ours
+
+
+def test_errors_of_ours_survive_the_sdk_s_wrapping() -> None:
+    """The SDK turns whatever a token request raises into an authentication error."""
+    ours = Malformed("refused by the transport")
+    wrapped = ClientAuthenticationError("Authentication failed")
+    wrapped.__cause__ = ours
+    assert translate(wrapped, context()) is ours

@@ -5,12 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import pytest
+from azure.core.rest import HttpRequest
 
 from fakes.azurepeer import CLIENT_SECRET, TENANT, TOKEN, Answer, AzurePeer, Received, azure_peer
-from provider.azure.transport import new_session, trust_store
+from provider.azure.transport import (
+    BoundedTransport,
+    Call,
+    calling,
+    new_session,
+    trust_store,
+)
 from provider.budget import Budget
 from provider.errors import (
     DeadlineExceeded,
@@ -116,6 +123,36 @@ def test_a_challenge_cannot_choose_the_login_host(peer: AzurePeer) -> None:
     read(peer)
     assert {r.host for r in peer.received if r.form.get("client_secret")} == {"login.test"}
     assert "evil.test" not in {request.host for request in peer.received}
+
+
+def test_a_client_secret_is_not_sent_in_clear(peer: AzurePeer) -> None:
+    """A discovery document that names a token endpoint without TLS is not obeyed."""
+
+    def script(request: Received) -> Answer | None:
+        if not request.path.endswith("/openid-configuration"):
+            return None
+        document = dict(cast("dict[str, str]", peer.honest(request).body))
+        document["token_endpoint"] = document["token_endpoint"].replace("https:", "http:")
+        return Answer(200, document)
+
+    peer.script = script
+    refusal(peer, Unauthenticated)
+    assert not any(request.form for request in peer.received)
+
+
+def test_a_vault_s_client_asks_no_other_host(peer: AzurePeer) -> None:
+    """Whatever asks, the transport of a vault refuses every other host and port."""
+    transport = BoundedTransport(peer.session, role="vault", host=peer.vault().host)
+    with calling(Call(Budget(WAIT_S))):
+        for url in (
+            f"https://evil.test:{peer.port}/",
+            "https://peer.vault.test/",
+            f"http://peer.vault.test:{peer.port}/",
+            f"https://peer.vault.test:{peer.port}@evil.test/",
+        ):
+            with pytest.raises(Malformed, match="was refused"):
+                transport.send(HttpRequest("GET", url))
+    assert peer.received == []
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])

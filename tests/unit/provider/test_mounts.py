@@ -166,3 +166,9 @@ def test_warnings_are_logged_once_for_each_pod(caplog: pytest.LogCaptureFixture)
     warned = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert [getattr(record, "pod", "") for record in warned] == ["one", "two"]
     assert 'did you mean "clientID"?' in warned[0].getMessage()
+
+
+def test_a_request_does_not_print_its_tokens() -> None:
+    """Service account tokens are attributes, and a request may end up in a trace."""
+    given = attributes(**{"csi.storage.k8s.io/serviceAccount.tokens": CANARY})
+    assert CANARY not in repr(MountRequest(attributes=given, secrets=SECRETS, permission=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import signal
 from typing import TYPE_CHECKING
@@ -83,3 +84,13 @@ def test_a_stopped_program_leaves_nothing(tmp_path: Path, flag: str) -> None:
 def test_the_version_is_the_distribution_s() -> None:
     """What `Version` answers names this program."""
     assert program_version()[0].isdigit()
+
+
+def test_a_tree_that_is_not_installed_has_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that runs from its sources answers, too."""
+
+    def fail(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", fail)
+    assert program_version() == "0.0.0"

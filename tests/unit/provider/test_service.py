@@ -237,10 +237,15 @@ def test_a_slow_vault_answers_before_the_deadline(
         release.wait(WAIT_S)
 
     vaults.before_read = hold
-    error = refusal(stub, request(), timeout=0.5)
+    error = refusal(stub, request(), timeout=2.0)
     release.set()
     assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "objectName:db, objectVersion:: context deadline exceeded" in error.details
+
+
+def test_a_caller_without_a_deadline_is_served(stub: pb_grpc.CSIDriverProviderStub) -> None:
+    """A call without a deadline gets a bound of ours."""
+    assert len(stub.Mount(request()).files) == 1
 
 
 def test_waiting_mounts_leave_health_alone(vaults: FakeVaults, tmp_path: Path) -> None:
@@ -256,7 +261,7 @@ def test_waiting_mounts_leave_health_alone(vaults: FakeVaults, tmp_path: Path) -
         stub = pb_grpc.CSIDriverProviderStub(channel)
         held = stub.Mount.future(request(), timeout=WAIT_S)
         assert arrived.wait(WAIT_S)
-        error = refusal(stub, request(), timeout=0.3)
+        error = refusal(stub, request(), timeout=1.0)
         assert error.code == grpc.StatusCode.DEADLINE_EXCEEDED
         assert stub.Version(pb.VersionRequest(), timeout=WAIT_S).version == "v1alpha1"
         release.set()
