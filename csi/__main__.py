@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import trio
 
-from csi import app, logkeys
+from csi import app, coredump, logkeys
 from csi.config import Config, command
 from csi.errors import SocketError
 from csi.logs import configure
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 def main(config: Config) -> None:
     """Run until told to stop; a socket that cannot be bound is the only expected failure."""
+    coredump.forbid()
     configure(level=config.log_level, as_json=config.log_json)
     try:
         trio.run(app.run, config)

@@ -13,7 +13,7 @@ import resource
 import signal
 from pathlib import Path
 
-from fusefs import effects, mounts, protocol, syscalls, worker
+from fusefs import effects, mounts, protocol, sandbox, syscalls, worker
 from fusefs.children import Children
 from fusefs.config import MAX_VOLUMES, Config, check_uid_base
 from fusefs.emptying import empty_target
@@ -300,6 +300,7 @@ def run(config: Config) -> None:
     Raises:
         CannotStart: Something that the node must provide is missing; the message says what.
     """
+    sandbox.forbid_core_files()  # children inherit it, also until they give up the rest
     check_uid_base(config.worker_uid_base)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -106,8 +106,14 @@ def _drop_bounding_set() -> None:
             return  # EINVAL: past the last capability of this kernel
 
 
+def forbid_core_files() -> None:
+    """Keep memory off the disk: no core file, and none for a collector, which knows no limit."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
 def limit_worker() -> None:
     """Bound what a worker could take from its node."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_files()
     resource.setrlimit(resource.RLIMIT_NPROC, (_WORKER_PROCESSES, _WORKER_PROCESSES))
     resource.setrlimit(resource.RLIMIT_AS, (_WORKER_ADDRESS_SPACE, _WORKER_ADDRESS_SPACE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from typing_extensions import override
 
-from provider import logs
+from provider import coredump, logs
 from provider.app import Config, run
 from provider.errors import InvalidRequest
 from provider.golang import parse_bool
@@ -71,6 +71,7 @@ def main(
     log_level: str,
 ) -> None:
     """Serve Azure Key Vault to a secrets store driver until SIGTERM."""
+    coredump.forbid()
     logs.configure(level=log_level, as_json=log_format_json)
     try:
         run(Config(endpoint=endpoint, cloud_name=cloud_name, cloud_files=cloud_files))
