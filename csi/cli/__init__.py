@@ -79,13 +79,12 @@ def set_command(context: click.Context, name: str, value: str, directory: Path |
     seen in the list of processes.
     """
     from csi.cli.control import set_secret  # noqa: PLC0415 - see above
-    from csi.cli.workspace import Workspace  # noqa: PLC0415
 
-    root = _named(context, directory or context.obj).resolve()
+    folder = _named(context, directory or context.obj)
     if value == "-":
         value = sys.stdin.read().removesuffix("\n")
     try:
-        version = set_secret(Workspace(root=root, run="").control_socket, name, value)
+        version = set_secret(folder, name, value)
     except UnknownSecret as error:
         raise click.BadParameter(str(error), context, param_hint="NAME") from error
     click.echo(f"{name} is now version {version}")

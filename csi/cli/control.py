@@ -6,11 +6,13 @@ Secrets travel through it and not through files; the socket is for its owner onl
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
+from csi.cli import workspace
 from csi.cli.errors import CliError, ControlFailed, NotRunning, UnknownSecret
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ ANSWER_S: Final = 60.0
 
 _MAX_LINE: Final = 1 << 20
 _BACKLOG: Final = 16
+_LOOK_S: Final = 0.05
 
 
 class _SetSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,34 +65,47 @@ async def serve(
         await trio.serve_listeners(handle, [trio.SocketListener(listening)])
 
 
-def set_secret(path: Path, name: str, value: str) -> str:
-    """Ask the playground at `path` to set a secret; return the version once the vault has it.
+def set_secret(directory: Path, name: str, value: str) -> str:
+    """Ask the playground in a folder to set a secret; return the version once the vault has it.
+
+    One that is on its way up is waited for.
 
     Raises:
-        NotRunning: Nobody listens there.
+        NotRunning: No playground runs there.
         UnknownSecret: It has no secret of this name.
         ControlFailed: It could not.
     """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_S)
-            connection.connect(str(path))
-            connection.sendall(msgspec.json.encode(_SetSecret(name, value)) + b"\n")
-            with connection.makefile("rb") as stream:
-                line = stream.readline(_MAX_LINE)
-        answer = msgspec.json.decode(line, type=_Answer)
-    except (OSError, msgspec.DecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it ended before it answered"
-        message = (
-            f"no playground answers in {path.parent} ({reason}); "
-            f"start one: akvfs playground --dir {path.parent}"
-        )
-        raise NotRunning(message) from error
+    order = msgspec.json.encode(_SetSecret(name, value)) + b"\n"
+    deadline = time.monotonic() + ANSWER_S
+    while (answer := _ask(directory, order)) is None:
+        if not workspace.is_running(directory) or time.monotonic() > deadline:
+            message = (
+                f"no playground answers in {directory}; start one: "
+                f"akvfs playground --dir {directory}"
+            )
+            raise NotRunning(message)
+        time.sleep(_LOOK_S)
     if answer.known is not None:
         raise UnknownSecret(name, answer.known)
     if answer.error:
         raise ControlFailed(answer.error)
     return answer.version
+
+
+def _ask(directory: Path, order: bytes) -> _Answer | None:
+    """Give one order; None when nobody takes it, or whoever took it has ended."""
+    used = workspace.used_by_run(directory)
+    if used is None:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_S)
+            connection.connect(str(used.control_socket))
+            connection.sendall(order)
+            with connection.makefile("rb") as stream:
+                return msgspec.json.decode(stream.readline(_MAX_LINE), type=_Answer)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:

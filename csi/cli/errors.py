@@ -3,7 +3,7 @@
 ::
 
     CliError
-    +-- DirectoryRefused   the folder cannot be used: busy, foreign files in it, path too long
+    +-- DirectoryRefused   the folder cannot be used: busy, or foreign files in it
     +-- SetupFailed        a program did not come up, or the volume was not published
     +-- NotRunning         nobody answers in the folder
     +-- ControlFailed      the playground could not do what it was asked for

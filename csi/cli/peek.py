@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEADLINE_S: Final = 5.0
 
 _MAX_OUTPUT: Final = 1 << 16  # what a pipe holds, so nobody waits for it to be emptied
+_DEATH_S: Final = 0.5
 _LEFT_BEHIND: Final[list[subprocess.Popen[bytes]]] = []
 
 
@@ -46,10 +47,12 @@ async def look(command: Sequence[str], deadline: float = DEADLINE_S) -> Sight:
         with trio.move_on_after(deadline) as scope:
             await trio.lowlevel.wait_readable(pidfd)
     finally:
-        os.close(pidfd)
         if child.poll() is None:
             child.kill()
-            _LEFT_BEHIND.append(child)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _DEATH_S):
+                await trio.lowlevel.wait_readable(pidfd)
+            _let_go(child)
+        os.close(pidfd)
     if scope.cancelled_caught or child.stdout is None or child.stderr is None:
         return Sight(code=None)
     with child.stdout, child.stderr:
@@ -61,6 +64,15 @@ async def content(path: str, deadline: float = DEADLINE_S) -> bytes | None:
     """Return what a file holds, None when it cannot be read."""
     sight = await look(["cat", "--", path], deadline)
     return sight.output if sight.code == 0 else None
+
+
+def _let_go(child: subprocess.Popen[bytes]) -> None:
+    """Reap a child that was killed, or leave it behind."""
+    if child.poll() is None:
+        _LEFT_BEHIND.append(child)
+    for pipe in (child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -17,7 +17,7 @@ from csi.cli.workspace import occupied
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from csi.cli.workspace import Workspace
+    from csi.cli.layout import Workspace
 
 _FIRST_WORKER_S: Final = 10.0
 

@@ -18,7 +18,7 @@ from csi.cli.vaultstate import VAULT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from csi.cli.workspace import Workspace
+    from csi.cli.layout import Workspace
 
 DRIVER: Final = "secrets-store.csi.k8s.io"
 NODE: Final = "demo-node"

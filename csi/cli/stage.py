@@ -24,7 +24,7 @@ from provider.emulator import EmulatorClient
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from csi.cli.workspace import Workspace
+    from csi.cli.layout import Workspace
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from csi.cli.stage import Stage, staged
 from csi.cli.workspace import clean_up_stale, occupied
 
 if TYPE_CHECKING:
-    from csi.cli.workspace import Workspace
+    from csi.cli.layout import Workspace
 
 _PREFIX: Final = "akvfs-demo-"
 _SECRET: Final = scene.SECRETS[0]
@@ -275,7 +275,7 @@ async def _unpublish(screen: Screen, stage: Stage) -> None:
 
 
 def _verify_nothing_left(screen: Screen, workspace: Workspace) -> None:
-    left = traces.left(workspace.run, workspace.root)
+    left = traces.left(workspace)
     screen.verify("no process, mount, socket or file is left", ", ".join(left), holds=not left)
 
 

@@ -10,9 +10,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from csi.cli import mounts
+
+if TYPE_CHECKING:
+    from csi.cli.layout import Workspace
 
 MARKER: Final = "AKVFS_RUN"
 
@@ -53,13 +56,14 @@ def sockets(directory: Path) -> list[str]:
     return sorted({path for path in paths if path.startswith(f"{directory}/")})
 
 
-def left(run: str, directory: Path) -> list[str]:
+def left(workspace: Workspace) -> list[str]:
     """Return a line for everything of a run that is still there; none is what is wanted."""
+    folders = sorted({workspace.root, workspace.sockets})
     return [
-        *(f"process {pid}" for pid in processes(run)),
-        *(f"mount {mount.target}" for mount in mounts.at_or_below(directory)),
-        *(f"socket {path}" for path in sockets(directory)),
-        *(f"file {directory}" for _ in range(directory.exists())),
+        *(f"process {pid}" for pid in processes(workspace.run)),
+        *(f"mount {mount.target}" for folder in folders for mount in mounts.at_or_below(folder)),
+        *(f"socket {path}" for folder in folders for path in sockets(folder)),
+        *(f"folder {folder}" for folder in folders if folder.exists()),
     ]
 
 

@@ -66,7 +66,8 @@ class VaultState:
                 log.debug("the emulator is gone; its successor gets the vault's content")
             except CommandRefused:
                 log.exception("the emulator refuses its own content")
-            self._ready = trio.Event()
+            if self._ready.is_set():  # otherwise somebody waits for this one
+                self._ready = trio.Event()
 
     async def wait_ready(self) -> None:
         """Return when the vault answers with its content."""

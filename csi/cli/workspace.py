@@ -14,112 +14,34 @@ import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import attrs
 import msgspec
 
 from csi.cli import mounts, traces
-from csi.cli.errors import DirectoryRefused
+from csi.cli.errors import DirectoryRefused, SetupFailed
+from csi.cli.layout import (
+    CONTROL_SOCKET,
+    EMULATOR_CONFIG,
+    FOLDERS,
+    INDEX,
+    SOCKET_FOLDERS,
+    Workspace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE: Final = ".akvfs-playground"
-INDEX: Final = "playground.json"
 
-_FOLDERS: Final = ("kubelet", "keeper", "csi", "providers", "emulator", "classes", "logs", "pod")
-_FILES: Final = ("emulator.yaml", INDEX, "playground.sock")
-_MAX_SOCKET_PATH: Final = 107  # sun_path, unix(7)
-# While a program puts a socket in place, its name has this on top.
-_HIDDEN: Final = len("..4194304.abcdefgh")
+_NAMES: Final = (*FOLDERS, *SOCKET_FOLDERS, INDEX, EMULATOR_CONFIG, CONTROL_SOCKET)
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
     """Content of the state file."""
 
-    run: str
+    run: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     created: list[str]  # folders that did not exist, outermost first
-
-
-@attrs.frozen(kw_only=True)
-class Workspace:
-    """Where everything of a run lies.
-
-    Attributes:
-        root: The folder, without links in its path.
-        run: The marker of the run's processes.
-    """
-
-    root: Path
-    run: str
-
-    @property
-    def kubelet(self) -> Path:
-        """Kubelet's root directory, a shared mount."""
-        return self.root / "kubelet"
-
-    @property
-    def keeper_socket(self) -> Path:
-        """The keeper's control socket."""
-        return self.root / "keeper" / "keeper.sock"
-
-    @property
-    def csi_socket(self) -> Path:
-        """Where kubelet calls the node server."""
-        return self.root / "csi" / "csi.sock"
-
-    @property
-    def providers(self) -> Path:
-        """The folder in which providers have their sockets."""
-        return self.root / "providers"
-
-    @property
-    def provider_socket(self) -> Path:
-        """Where the node server calls the provider."""
-        return self.providers / "azure.sock"
-
-    @property
-    def emulator(self) -> Path:
-        """Where the emulator describes itself."""
-        return self.root / "emulator"
-
-    @property
-    def emulator_config(self) -> Path:
-        """What the emulator starts with."""
-        return self.root / "emulator.yaml"
-
-    @property
-    def classes(self) -> Path:
-        """The SecretProviderClasses."""
-        return self.root / "classes"
-
-    @property
-    def pod(self) -> Path:
-        """A folder for the container that the demo plays."""
-        return self.root / "pod"
-
-    @property
-    def index(self) -> Path:
-        """What the playground says about itself."""
-        return self.root / INDEX
-
-    @property
-    def control_socket(self) -> Path:
-        """Where `akvfs playground set` calls."""
-        return self.root / "playground.sock"
-
-    def log(self, program: str) -> Path:
-        """Return the log of a program."""
-        return self.root / "logs" / f"{program}.log"
-
-    def replace(self, path: Path, content: bytes, mode: int = 0o644) -> None:
-        """Put a file in place, complete from the first moment."""
-        hidden = path.with_name(f".{path.name}.new")
-        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
-            stream.write(content)
-        hidden.rename(path)
 
 
 @contextmanager
@@ -128,56 +50,64 @@ def occupied(directory: Path) -> Iterator[Workspace]:
 
     Raises:
         DirectoryRefused: Somebody uses it, or has files in it where ours would go.
+        SetupFailed: This process may not mount.
     """
     root = directory.resolve()
-    _check_length(root)
     created = _make(root)
     lock = _lock(root, created)
+    state_file = root / STATE
     try:
-        state_file = root / STATE
-        before = _read_state(state_file)
+        before = _read_state(root)
         if before is not None:
-            _undo(root, before.run)
+            undo(Workspace(root=root, run=before.run))
             created = [*before.created, *(each for each in created if each not in before.created)]
+            state_file.unlink()
         try:
             _check_free(root)
-        except DirectoryRefused:
-            _remove_created(state_file, created)
-            raise
-        workspace = Workspace(root=root, run=uuid.uuid4().hex)
-        state = _State(run=workspace.run, created=created)
-        workspace.replace(state_file, msgspec.json.encode(state))
-        try:
-            _furnish(workspace)
-            yield workspace
+            workspace = Workspace(root=root, run=uuid.uuid4().hex)
+            state = _State(run=workspace.run, created=created)
+            workspace.replace(state_file, msgspec.json.encode(state))
+            try:
+                _furnish(workspace)
+                yield workspace
+            finally:
+                undo(workspace)
+                state_file.unlink()
         finally:
-            _undo(root, workspace.run)
-            _remove_created(state_file, created)
+            _remove(created)
     finally:
         os.close(lock)
+
+
+def used_by_run(directory: Path) -> Workspace | None:
+    """Return the workspace of the run that uses a folder, or that was killed in it."""
+    root = directory.resolve()
+    state = _read_state(root)
+    return None if state is None else Workspace(root=root, run=state.run)
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether somebody uses a folder now, perhaps still on the way up or down."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def clean_up_stale(parent: Path, prefix: str) -> None:
     """Remove the folders `parent`/`prefix`* of runs that were killed; leave all others alone."""
     for state_file in parent.glob(f"{prefix}*/{STATE}"):
-        if state_file.parent.is_symlink():
-            continue
+        if state_file.parent.is_symlink() or state_file.stat().st_uid != os.geteuid():
+            continue  # not a run of ours
         with contextlib.suppress(DirectoryRefused), occupied(state_file.parent):
             pass
-
-
-def _check_length(root: Path) -> None:
-    longest = max(
-        (Workspace(root=root, run="").keeper_socket, Workspace(root=root, run="").provider_socket),
-        key=lambda path: len(os.fsencode(path)),
-    )
-    excess = len(os.fsencode(longest)) + _HIDDEN - _MAX_SOCKET_PATH
-    if excess > 0:
-        message = (
-            f"{root} is too long for the sockets in it by {excess} characters; choose a folder "
-            "with a shorter path"
-        )
-        raise DirectoryRefused(message)
 
 
 def _make(root: Path) -> list[str]:
@@ -186,6 +116,7 @@ def _make(root: Path) -> list[str]:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _remove(missing[::-1])
         message = f"{root} cannot be made ({error.strerror}); name a folder"
         raise DirectoryRefused(message) from error
     return missing[::-1]
@@ -201,62 +132,84 @@ def _lock(root: Path, created: list[str]) -> int:
         raise DirectoryRefused(message) from error
     if not root.exists() or root.stat().st_ino != os.fstat(descriptor).st_ino:
         os.close(descriptor)
-        _remove_created(root / STATE, created)
+        _remove(created)
         message = f"{root} was removed by a playground that has just ended; start again"
         raise DirectoryRefused(message)
     return descriptor
 
 
-def _read_state(path: Path) -> _State | None:
+def _read_state(root: Path) -> _State | None:
+    path = root / STATE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_State)
-    except FileNotFoundError:
+        state = msgspec.json.decode(path.read_bytes(), type=_State)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, OSError) as error:
         message = f"{path} is not from a playground ({error}); choose another folder"
         raise DirectoryRefused(message) from error
+    return msgspec.structs.replace(
+        state, created=[each for each in state.created if root.is_relative_to(each)]
+    )
 
 
 def _check_free(root: Path) -> None:
-    taken = [name for name in (*_FOLDERS, *_FILES) if os.path.lexists(root / name)]
+    taken = [name for name in _NAMES if os.path.lexists(root / name)]
     if taken:
         message = f"{root} holds {', '.join(taken)} already; choose a folder without them"
         raise DirectoryRefused(message)
 
 
 def _furnish(workspace: Workspace) -> None:
-    for name in _FOLDERS:
-        (workspace.root / name).mkdir()
+    if workspace.sockets != workspace.root:
+        workspace.sockets.mkdir(mode=0o700)
+    for folder in _folders(workspace):
+        folder.mkdir()
     (workspace.kubelet / "pods").mkdir()
-    mounts.bind_shared(workspace.kubelet)
-    mounts.bind_private(workspace.keeper_socket.parent)  # what the keeper mounts there is its own
+    try:
+        mounts.bind_shared(workspace.kubelet)
+        mounts.bind_private(workspace.keeper_socket.parent)  # its mounts there are its own
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}; mounting takes root with CAP_SYS_ADMIN"
+        raise SetupFailed(message) from error
 
 
-def _undo(root: Path, run: str) -> None:
+def _folders(workspace: Workspace) -> list[Path]:
+    return [
+        *(workspace.root / name for name in FOLDERS),
+        *(workspace.sockets / name for name in SOCKET_FOLDERS),
+    ]
+
+
+def undo(workspace: Workspace) -> None:
     """End, unmount and remove what a run made; only without mounts its folders may be walked."""
-    (root / INDEX).unlink(missing_ok=True)  # what it says is not so any more
-    _detach(root)  # first, since a process that waits for a volume cannot end
-    stuck = traces.end_processes(run)
-    _detach(root)
+    workspace.index.unlink(missing_ok=True)  # what it says is not so any more
+    _detach(workspace)  # first, since a process that waits for a volume cannot end
+    stuck = traces.end_processes(workspace.run)
+    _detach(workspace)
     if stuck:
-        message = f"processes {stuck} of a playground in {root} do not end; look at their stacks"
+        message = f"processes {stuck} of a playground do not end; look at /proc/PID/stack"
         raise DirectoryRefused(message)
-    for name in _FOLDERS:
-        if (root / name).is_symlink():
-            (root / name).unlink()
-        elif (root / name).exists():
-            shutil.rmtree(root / name)
-    for name in (*_FILES, *(f".{name}.new" for name in (*_FILES, STATE))):
-        (root / name).unlink(missing_ok=True)
+    for folder in _folders(workspace):
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+    for folder in {workspace.root, workspace.sockets}:
+        for name in (INDEX, EMULATOR_CONFIG, CONTROL_SOCKET, STATE):
+            (folder / f".{name}.new").unlink(missing_ok=True)
+            if name != STATE:
+                (folder / name).unlink(missing_ok=True)
+    if workspace.sockets != workspace.root:
+        _remove([str(workspace.sockets)])
 
 
-def _detach(root: Path) -> None:
-    for name in _FOLDERS:
-        mounts.detach(root / name)
+def _detach(workspace: Workspace) -> None:
+    for folder in _folders(workspace):
+        mounts.detach(folder)
 
 
-def _remove_created(state_file: Path, created: list[str]) -> None:
-    state_file.unlink(missing_ok=True)
-    for path in reversed(created):
+def _remove(folders: list[str]) -> None:
+    """Remove folders that are empty, the innermost first."""
+    for path in reversed(folders):
         with contextlib.suppress(OSError):  # somebody put something into it
             Path(path).rmdir()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 import trio
 
+from fakes.kubelet import ROOT
 from fusefs.client import PublishedVolume
 from fusefs.errors import KeeperUnavailable, Superseded, TargetRefused, VolumeUnknown
 from fusefs.snapshot import Sealed, Snapshot
@@ -43,8 +44,9 @@ class FakeKeeper:
         listening: False: nobody listens at the socket.
     """
 
-    def __init__(self) -> None:
-        """Start without volumes, listening."""
+    def __init__(self, *, root: str = ROOT) -> None:
+        """Start without volumes, listening; targets must be below `root`."""
+        self.root = root
         self.kept: dict[str, KeptVolume] = {}
         self.calls: list[str] = []
         self.hook: Callable[[str, Moment], Awaitable[None]] | None = None
@@ -126,7 +128,7 @@ class FakeSession:
     async def unpublish(self, volume_id: str, target: str) -> None:
         """Take a volume away; an unknown one is fine."""
         await self._begin("unpublish")
-        if not target.startswith("/var/lib/kubelet/pods/"):
+        if not target.startswith(f"{self._keeper.root}/pods/"):
             message = f"target {target!r} does not follow the layout"
             raise TargetRefused(message, layout=True)
         known = self._keeper.kept.pop(volume_id, None)
