@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 START_TIMEOUT_S: Final = 20.0  # imports take most of it, on two busy cores
@@ -27,11 +29,29 @@ class ProgramFailed(AssertionError):
 class Program:
     """One run of ``python -m …`` with its output in a file; a context manager that ends it."""
 
-    def __init__(self, name: str, arguments: Sequence[str], *, log: Path) -> None:
-        """Start the program; its output is appended to `log`."""
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the program; its output is appended to `log`.
+
+        Args:
+            name: What failures call it.
+            arguments: Module and arguments.
+            log: Where its output goes.
+            directory: Where it runs; this process's own by default.
+            environment: On top of this process's.
+        """
         self.name = name
         self._arguments = tuple(arguments)
         self._log = log
+        self._directory = directory
+        self._environment = dict(environment or {})
         self._process = self._start()
 
     def __enter__(self) -> Self:
@@ -91,6 +111,26 @@ class Program:
         self._process.kill()
         self._process.wait()
 
+    def crash(self, number: signal.Signals) -> bool:
+        """End the program with a signal as of a crash; return whether the kernel wrote a core.
+
+        It is not reaped: `restart` or `stop` comes next.
+
+        Raises:
+            ProgramFailed: It outlived the signal, or died of something else.
+        """
+        self._process.send_signal(number)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while (
+            ended := os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        ) is None:
+            if time.monotonic() > deadline:
+                self._fail(f"lives {STOP_TIMEOUT_S:g} s after {number.name}")
+            threading.Event().wait(PAUSE_S)
+        if ended.si_status != number:
+            self._fail(f"ended with {ended.si_status}, not of {number.name}")
+        return ended.si_code == os.CLD_DUMPED
+
     def restart(self) -> None:
         """Start the program again once the run before has ended."""
         self._process.wait(STOP_TIMEOUT_S)
@@ -103,6 +143,8 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self._directory,
+                env={**os.environ, **self._environment},
             )
 
     def _fail(self, problem: str) -> NoReturn:
