@@ -41,11 +41,11 @@ _PREFIX: Final = "akvfs-demo-"
 _SECRET: Final = scene.SECRETS[0]
 _NEW_VALUE: Final = "Tr0ub4dor&3, rotated"
 _ROTATION_S: Final = 10.0
-_EVENTS_S: Final = 5.0
+_EVENTS_S: Final = 10.0
 _KILLS: Final = 5
 _READERS: Final = 4
 _READS_BETWEEN: Final = 200
-_NEW_WORKER_S: Final = 5.0
+_NEW_WORKER_S: Final = 10.0
 _LOOK_S: Final = 0.02
 
 _PROCESSES: Final = {
