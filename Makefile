@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Only where the distribution's Go is too old (scripts/bootstrap).
 export PATH := $(CURDIR)/.venv/go/bin:$(PATH)
 
-.PHONY: help demo test quick lint format stubs pins changelog bench coverage clean
+.PHONY: help demo test quick bench lint format stubs pins changelog bench coverage clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +20,10 @@ test: ## Run every test (root; PYTEST_ADDOPTS is read)
 quick: ## Run the tests that need neither root nor FUSE
 	@scripts/bootstrap test
 	@$(BIN)/pytest tests/unit tests/stateful
+
+bench: ## Measure reads, publishes and rotations, each beside a reference (root)
+	@scripts/bootstrap test
+	@PYTHONPATH=tests $(BIN)/python -m bench
 
 lint: ## Check style, types, import fences, stubs and changelog
 	@scripts/bootstrap lint
