@@ -10,6 +10,7 @@
     +-- UnknownSecret      a name that the playground does not have
     +-- VaultRefused       the vault does not take the value
     +-- CallFailed         the driver's answer to a call that kubelet makes
+    +-- FoldersLeft        kubelet cannot remove its folders after an unpublish
     +-- StepFailed         the demo saw something else than it promises
 
 No message holds a secret's value.
@@ -34,6 +35,10 @@ class NotRunning(CliError):
 
 class VaultRefused(CliError):
     """The vault does not take the value."""
+
+
+class FoldersLeft(CliError):
+    """Kubelet cannot remove its folders: something is left at the target."""
 
 
 class StepFailed(CliError):

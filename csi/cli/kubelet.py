@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from csi.cli import calls
-from csi.cli.errors import CallFailed
+from csi.cli.errors import CallFailed, FoldersLeft
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,6 +56,7 @@ class Kubelet:
 
         Raises:
             CallFailed: The driver's answer; kubelet's folders stay for the next attempt.
+            FoldersLeft: The driver left something at the target.
         """
         await calls.unpublish(self._socket, self.volume.volume_id, self.target)
         (self._directory / "vol_data.json").unlink(missing_ok=True)
@@ -64,8 +64,13 @@ class Kubelet:
         for folder in (self._directory, *self._directory.parents):
             if folder == pods:
                 return
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                message = f"{folder} is left after the unpublish: {error.strerror}"
+                raise FoldersLeft(message) from error
 
     async def keep_published(self, restarts: Changes) -> None:
         """Republish in regular intervals, and at once when a part of the driver was restarted."""

@@ -102,6 +102,10 @@ class Workspace:
         """Return the log of a program."""
         return self.root / "logs" / f"{program}.log"
 
+    def logs(self) -> list[Path]:
+        """Return the logs that there are."""
+        return sorted((self.root / "logs").glob("*.log"))
+
     def replace(self, path: Path, content: bytes, mode: int = 0o644) -> None:
         """Put a file in place, complete from the first moment."""
         hidden = path.with_name(f".{path.name}.new")

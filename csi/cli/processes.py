@@ -180,13 +180,6 @@ class Supervised:
                 return
         log.error("%s does not end after SIGKILL", self.program.name)
 
-    def tail(self) -> list[str]:
-        """Return the last lines of its log."""
-        if not self.log_file.exists():
-            return []
-        text = self.log_file.read_text(encoding="utf-8", errors="replace")
-        return text.splitlines()[-_TAIL_LINES:]
-
     async def _run_once(self) -> int:
         process = Process(self.program, log_file=self.log_file, run=self._run_marker)
         self._process, self.pid = process, process.pid
@@ -195,6 +188,11 @@ class Supervised:
         code = await process.wait()
         self.pid = None
         return code
+
+
+def tail(log_file: Path) -> list[str]:
+    """Return the last lines of a log."""
+    return log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
 
 
 def python(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to put everything back, from the first moment to the last."""
+"""Signals as a request to put everything back, from the first moment to the last."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class StopSignals:
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Note signals inside the block instead of ending at once."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup(1)
+            numbers.append(signal.SIGHUP)
         before = [signal.signal(number, self._note) for number in numbers]
         try:
             yield

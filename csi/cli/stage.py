@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from csi.cli import calls, scene
-from csi.cli.errors import CallFailed, CliError, SetupFailed
+from csi.cli.errors import CliError, SetupFailed
 from csi.cli.kubelet import Kubelet
-from csi.cli.processes import Changes, Supervised
+from csi.cli.processes import Changes, Supervised, tail
 from csi.cli.vaultstate import VaultState
 from fusefs.client import KeeperClient, connect
 from fusefs.errors import KeeperUnavailable
@@ -111,6 +111,7 @@ class Stage:
 
         Raises:
             CallFailed: The driver's answer.
+            FoldersLeft: It left something at the target.
         """
         await self.kubelet.unpublish()
         self.published = False
@@ -128,10 +129,10 @@ class Stage:
     def failure_report(self) -> list[str]:
         """Return the last lines of every log, for a person to look at."""
         lines = []
-        for name, program in self.programs.items():
-            tail = program.tail()
-            if tail:
-                lines += [f"--- {name}, last lines of its log", *tail]
+        for log_file in self.workspace.logs():
+            last = tail(log_file)
+            if last:
+                lines += [f"--- {log_file.stem}, last lines of its log", *last]
         return lines
 
     async def _unpublish_at_last(self) -> None:
@@ -139,7 +140,7 @@ class Stage:
         while True:
             try:
                 await self.unpublish()
-            except CallFailed as error:
+            except CliError as error:
                 log.info("unpublish failed; trying again: %s", error)
                 await trio.sleep(_UNPUBLISH_RETRY_S)
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
 import secrets
 import signal
@@ -47,6 +49,7 @@ _READERS: Final = 4
 _READS_BETWEEN: Final = 200
 _NEW_WORKER_S: Final = 10.0
 _LOOK_S: Final = 0.02
+_GROUP: Final = 3  # the column of `ls -l`
 
 _PROCESSES: Final = {
     "emulator": "a small Key Vault and Entra ID, on loopback",
@@ -144,9 +147,13 @@ async def _publish(screen: Screen, stage: Stage) -> None:
         listing = await peek.look(["ls", "-l", str(target)])
         screen.command("ls -l mount", listing.output.decode())
         screen.verify(
-            "it shows one file for each secret of the class, in the pod's group",
-            holds=listing.code == 0 and str(scene.VOLUME.group) in listing.output.decode(),
+            "it shows the secrets that the class names, in the pod's group",
+            holds=_listed(listing.output.decode()) == {_top(each.file) for each in scene.SECRETS},
         )
+        refused = await peek.look(["touch", str(target / _SECRET.file)])
+        message = refused.errors.replace(f"{target}/", "mount/")
+        screen.command(f"touch mount/{_SECRET.file}", message)
+        screen.verify("nobody can write to it", holds="Read-only file system" in message)
         for secret in scene.SECRETS:
             content = await peek.content(str(target / secret.file))
             screen.command(f"cat mount/{secret.file}", (content or b"").decode())
@@ -277,6 +284,19 @@ async def _unpublish(screen: Screen, stage: Stage) -> None:
 def _verify_nothing_left(screen: Screen, workspace: Workspace) -> None:
     left = traces.left(workspace)
     screen.verify("no process, mount, socket or file is left", ", ".join(left), holds=not left)
+
+
+def _listed(listing: str) -> set[str]:
+    """Return the names in what `ls -l` printed that have the pod's group."""
+    group = str(scene.VOLUME.group)
+    with contextlib.suppress(KeyError):  # no group of this machine has the number
+        group = grp.getgrgid(int(group)).gr_name
+    lines = [line.split() for line in listing.splitlines()]
+    return {line[-1] for line in lines if line[_GROUP : _GROUP + 1] == [group]}
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]
 
 
 def _since(started: float) -> str:

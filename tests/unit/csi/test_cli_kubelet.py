@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from csi.cli import calls
-from csi.cli.errors import CallFailed
+from csi.cli.errors import CallFailed, FoldersLeft
 from csi.cli.kubelet import Kubelet
 from csi.cli.podvolume import PodVolume
 from csi.cli.processes import Changes
@@ -97,6 +97,15 @@ async def test_unpublish_removes_kubelets_folders(tmp_path: Path) -> None:
             await kubelet.unpublish()
             assert node.keeper.kept == {}
     assert list((tmp_path / "kubelet" / "pods").iterdir()) == []
+
+
+async def test_rest_at_the_target_is_told(tmp_path: Path) -> None:
+    """A driver that says OK and leaves the target behind does not go unnoticed."""
+    kubelet = kubelet_in(tmp_path)
+    async with node_server(tmp_path):
+        kubelet.target.mkdir(parents=True)
+        with pytest.raises(FoldersLeft, match="secrets is left"):
+            await kubelet.unpublish()
 
 
 async def test_failed_call_has_code_and_no_secret(tmp_path: Path) -> None:
