@@ -5,9 +5,10 @@ to the keeper; `Credentials` are kept apart and print as their size only.
 """
 
 from collections.abc import Mapping
-from typing import Final, NewType
+from typing import Final, NewType, NoReturn
 
 import attrs
+from typing_extensions import override
 
 VolumeId = NewType("VolumeId", str)
 TargetPath = NewType("TargetPath", str)
@@ -59,8 +60,19 @@ def _count(values: Mapping[str, str]) -> str:
     return f"<{len(values)} secret values>"
 
 
+class _NeverPickled:
+    """Base of records that hold secrets: a copy in a pickle would print and outlive them."""
+
+    __slots__ = ()
+
+    @override
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        message = f"{type(self).__name__} holds secrets, which are not pickled or copied"
+        raise TypeError(message)
+
+
 @attrs.frozen(kw_only=True)
-class Credentials:
+class Credentials(_NeverPickled):
     """What a pod brings to prove who it is; printed as sizes only.
 
     Attributes:
@@ -97,7 +109,7 @@ class ObjectVersion:
 
 
 @attrs.frozen(kw_only=True)
-class ReturnedFile:
+class ReturnedFile(_NeverPickled):
     """A file of a provider's reply."""
 
     path: str
@@ -106,7 +118,7 @@ class ReturnedFile:
 
 
 @attrs.frozen(kw_only=True)
-class MountCall:
+class MountCall(_NeverPickled):
     """What a provider is asked; the strings are those of the wire.
 
     Attributes:

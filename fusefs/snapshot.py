@@ -9,7 +9,7 @@ workers of every version agree on them, and a path keeps its id for ever, also a
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, NoReturn, Self
 
 import attrs
 import msgspec
@@ -39,6 +39,11 @@ class FileSpec:
     gid: int = 0
     object_id: str = ""
     object_version: str = ""
+
+    @override
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        message = "a secret is not pickled or copied: it would be printed, and outlive its use"
+        raise TypeError(message)
 
 
 class FileEntry(msgspec.Struct, frozen=True, array_like=True):
