@@ -29,6 +29,7 @@ from csi.errors import (
     ProviderRefused,
     VersionsMissing,
 )
+from csi.logs import redact
 from csi.records import MountCall, MountReply, ObjectVersion, ReturnedFile
 from provider._pb import v1alpha1_pb2, v1alpha1_pb2_grpc
 
@@ -139,8 +140,8 @@ class SocketProviders(ProviderClient):
                     lambda seconds: stub.Mount.future(request, timeout=seconds), timeout
                 )
             except grpc.RpcError as error:
-                # The error object is the call; its text repeats the answer's metadata.
-                raise self._failure(provider, error, timeout) from None
+                failure = self._failure(provider, error, timeout)
+        raise failure  # out here: grpc's error is the call, and repeats all that was answered
 
     @contextmanager
     def _channel(self, provider: str) -> Iterator[grpc.Channel]:
@@ -194,7 +195,8 @@ class SocketProviders(ProviderClient):
     def _failure(
         self, provider: str, error: grpc.RpcError, timeout: float
     ) -> ProviderFailed | ContentTooLarge:
-        code, details = error.code(), error.details() or ""
+        # Not only logged: kubelet shows it in an event of the pod.
+        code, details = error.code(), redact(error.details() or "")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details.lower():
             return ContentTooLarge(
                 f'{ProviderFailed(code.name, details)}: the reply of provider "{provider}" is over '
