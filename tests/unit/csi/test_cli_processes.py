@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+import subprocess
+from pathlib import Path
 
 import trio
 
 from csi.cli import peek, traces
 from csi.cli.processes import Changes, Program, Supervised, backoff, tail
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # A module that serves until it is told to stop, and one that ends at once.
 LASTING = ("http.server", "--bind", "127.0.0.1", "0")
@@ -123,18 +121,21 @@ async def test_stopped_program_can_be_resumed_and_ended(tmp_path: Path) -> None:
     assert program.starts == 1
 
 
-async def test_orphans_of_a_run_are_found_and_ended(tmp_path: Path) -> None:
-    """The marker finds what a program has started, and nothing of another run."""
-    program, changes = supervised(tmp_path, LASTING)
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(program.run)
-            await changes.wait_beyond(0)
-            assert traces.end_processes("another-run") == []
-            assert program.starts == 1
-            left = await trio.to_thread.run_sync(traces.end_processes, RUN + "x")
-            assert left == []
-            await program.stop()
+def test_orphans_of_a_run_are_found_and_ended() -> None:
+    """The marker finds what a program has started and left behind, and nothing of another run."""
+    script = "sleep 60 >/dev/null 2>&1 & echo $!"
+    done = subprocess.run(
+        ["sh", "-c", script],
+        env={**os.environ, traces.MARKER: RUN},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    orphan = int(done.stdout)
+    assert traces.end_processes(f"another-{RUN}") == []
+    assert traces.processes(RUN) == [orphan]
+    assert traces.end_processes(RUN) == []
+    assert not Path(f"/proc/{orphan}/cwd").exists()
 
 
 async def test_look_returns_what_a_child_printed() -> None:
