@@ -32,6 +32,7 @@ class FakeVolume:
         descriptors: What a keeper would hold: the sealed files of every generation kept.
         newest: The last generation that was sealed, as the node server has it.
         plan: The plan in progress, as a keeper would give it to a new worker.
+        bound: Live nodes that the kernel knows although no name leads to them.
         links: The ``..data`` links that the kernel knows, the newest last.
     """
 
@@ -40,6 +41,7 @@ class FakeVolume:
         self.usage = Usage(self.page)
         self.descriptors: dict[int, int] = {}
         self.newest: Snapshot | None = None
+        self.bound: set[int] = set()
         self.links: list[int] = []
         self.plan = Plan(generation=1, previous=0)
         self.table = NodeTable(self.usage)
@@ -76,10 +78,15 @@ class FakeVolume:
 
     def drop(self, generations: list[int], *, forced: bool = False) -> list[int]:
         """Drop generations in worker and keeper; return those that went."""
-        gone = self.table.drop(generations, forced=forced)
+        gone = self.table.drop(generations, forced=forced, is_known=self.bound.__contains__)
         for generation in gone:
             os.close(self.descriptors.pop(generation))
         return gone
+
+    def in_use(self) -> set[int]:
+        """Return the generations in use, as counted once the next look-up has come."""
+        self.table.count_lookup(ROOT_NODE)
+        return self.usage.read_in_use()
 
     def node(self, path: str, root: int = ROOT_NODE) -> int:
         """Walk from `root` and return the node, without counting the look-ups."""

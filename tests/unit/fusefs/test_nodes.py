@@ -187,23 +187,23 @@ def test_current_generation_cannot_be_dropped(volume: FakeVolume) -> None:
 def test_forced_drop_makes_handles_stale(volume: FakeVolume) -> None:
     """Beyond the budget a reader gets an error, never another generation's bytes."""
     node = volume.node("a")
-    volume.table.count_handle(1, 1)
+    volume.table.opened(1)
     volume.rotate({"a": b"uno"})
     assert volume.drop([1]) == []
     assert volume.table.read(1, node, 0, 9) == b"one"
     assert volume.drop([1], forced=True) == [1]
     with pytest.raises(StaleGeneration):
         volume.table.read(1, node, 0, 9)
-    assert not volume.usage.in_use(1)
+    assert 1 not in volume.in_use()
 
 
 def test_look_ups_of_live_nodes_keep_nothing(volume: FakeVolume) -> None:
     """Live nodes belong to no generation: knowing one keeps none."""
     volume.table.lookup(ROOT_NODE, b"a")
-    assert volume.usage.read_in_use() == set()
+    assert volume.in_use() == set()
     volume.table.lookup(ROOT_NODE, b"..data")
     volume.table.lookup(ROOT_NODE, b"..1")
-    assert volume.usage.read_in_use() == {1}
+    assert volume.in_use() == {1}
 
 
 def test_progress_is_not_taken_back(volume: FakeVolume) -> None:
@@ -222,6 +222,40 @@ def test_totals_are_of_the_current_generation(volume: FakeVolume) -> None:
     assert volume.table.totals() == (6, 2)
     volume.rotate({"a": b"12345"})
     assert volume.table.totals() == (5, 1)
+
+
+def test_bound_file_keeps_its_last_generation(volume: FakeVolume) -> None:
+    """A removed file that a pod still has bound is shown from the last generation that had it."""
+    node = volume.node("d/b")
+    volume.bound.add(node)
+    volume.rotate({"a": b"x"})
+    assert volume.drop([1]) == []
+    assert volume.table.file(node)[0] == 1
+    volume.rotate({"a": b"x", "d/b": b"again"})
+    assert volume.drop([1, 2]) == [1, 2]
+    assert volume.table.file(node)[0] == 3
+
+
+def test_bound_file_goes_by_force(volume: FakeVolume) -> None:
+    """Beyond the budget even a bound file gets an error."""
+    node = volume.node("d/b")
+    volume.bound.add(node)
+    volume.rotate({"a": b"x"})
+    assert volume.drop([1], forced=True) == [1]
+    with pytest.raises(StaleGeneration):
+        volume.table.file(node)
+
+
+def test_release_counts_at_the_next_request(volume: FakeVolume) -> None:
+    """A worker killed before its answer is asked again: the release must not count twice."""
+    for _ in range(2):
+        volume.table.opened(1)
+    volume.table.released(1)
+    volume.restart()
+    volume.table.released(1)
+    assert volume.in_use() == {1}
+    volume.table.released(1)
+    assert volume.in_use() == set()
 
 
 def test_live_nodes_are_those_of_all_kept(volume: FakeVolume) -> None:

@@ -41,9 +41,9 @@ def test_look_up_answers_and_counts(volume: FakeVolume) -> None:
     entry = answer(volume.operations.lookup(ROOT_NODE, b"a", CONTEXT))
     assert (entry.st_ino, entry.st_size) == (volume.node("a"), 3)
     assert entry.entry_timeout == entry.attr_timeout == CACHED_S
-    assert not volume.usage.in_use(1)
+    assert 1 not in volume.in_use()
     answer(volume.operations.lookup(ROOT_NODE, b"..1", CONTEXT))
-    assert volume.usage.in_use(1)
+    assert 1 in volume.in_use()
 
 
 @pytest.mark.parametrize("name", [b".", b"..", b"absent"])
@@ -52,7 +52,7 @@ def test_look_up_of_the_absent_counts_nothing(volume: FakeVolume, name: bytes) -
     root = volume.node("..1")
     for parent in (ROOT_NODE, root):
         assert errno_of(volume.operations.lookup(parent, name, CONTEXT)) == errno.ENOENT
-    assert volume.usage.read_in_use() == set()
+    assert volume.in_use() == set()
 
 
 def test_look_up_below_a_file_is_enotdir(volume: FakeVolume) -> None:
@@ -68,9 +68,9 @@ def test_forget_counts_down(volume: FakeVolume) -> None:
     for parent, name in ((ROOT_NODE, b"..1"), (volume.node("..1"), b"a")):
         nodes.append(answer(volume.operations.lookup(parent, name, CONTEXT)).st_ino)
     answer(volume.operations.forget([(nodes[0], 1), (volume.node("a"), 5)]))
-    assert volume.usage.in_use(1)
+    assert 1 in volume.in_use()
     answer(volume.operations.forget([(nodes[1], 1)]))
-    assert not volume.usage.in_use(1)
+    assert 1 not in volume.in_use()
 
 
 def test_attributes_of_every_kind(volume: FakeVolume) -> None:
@@ -163,7 +163,7 @@ def test_priming_file_is_empty_and_uncounted(volume: FakeVolume) -> None:
     assert read(volume, info.fh) == b""
     answer(volume.operations.release(info.fh))
     answer(volume.operations.forget([(entry.st_ino, 1)]))
-    assert volume.usage.read_in_use() == set()
+    assert volume.in_use() == set()
 
 
 def test_flush_is_not_implemented(volume: FakeVolume) -> None:
@@ -188,7 +188,7 @@ def test_only_directories_can_be_listed(volume: FakeVolume) -> None:
     """OPENDIR of a file, of a link or of what is gone fails and counts nothing."""
     for node in (volume.node("a"), volume.node("..data"), joined(9, ROOT_NODE)):
         assert errno_of(volume.operations.opendir(node, CONTEXT)) == errno.ESTALE
-    assert volume.usage.read_in_use() == set()
+    assert volume.in_use() == set()
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
@@ -196,7 +196,7 @@ def test_open_for_writing_is_refused(volume: FakeVolume, flags: int) -> None:
     """No file can be opened for writing while no plan is in progress."""
     for path in ("a", "..1/a"):
         assert errno_of(volume.operations.open(volume.node(path), flags, CONTEXT)) == errno.EROFS
-    assert volume.usage.read_in_use() == set()
+    assert volume.in_use() == set()
 
 
 def test_everything_that_changes_is_refused(volume: FakeVolume) -> None:

@@ -235,9 +235,9 @@ def test_changed_files_can_be_touched(volume: FakeVolume) -> None:
     assert answer(volume.operations.read(info.fh, 0, 9)) == b"uno"
     volume.restart()
     assert answer(volume.operations.write(info.fh, 0, b"\n")) == 1
-    assert volume.usage.in_use(2)
+    assert 2 in volume.in_use()
     answer(volume.operations.release(info.fh))
-    assert not volume.usage.in_use(2)
+    assert 2 not in volume.in_use()
 
 
 @pytest.mark.parametrize("path", ["b", "..1/a", "..2/a"])
@@ -253,7 +253,7 @@ def test_created_file_is_complete_at_once(volume: FakeVolume) -> None:
     assert (entry.st_size, entry.st_ino) == (3, volume.node("c"))
     assert Handle.unpack(info.fh).writing
     answer(volume.operations.release(info.fh))
-    assert volume.usage.read_in_use() == set()
+    assert volume.in_use() == set()
 
 
 def test_new_opens_see_the_new_content_at_once(volume: FakeVolume) -> None:
@@ -319,9 +319,9 @@ def test_listing_goes_on_where_it_stopped(
     answer(volume.operations.releasedir(handle))
     nodes = [(volume.node(f"..2/{name}"), 1) for name in names]
     answer(volume.operations.forget(nodes[:-1]))
-    assert volume.usage.in_use(2)
+    assert 2 in volume.in_use()
     answer(volume.operations.forget(nodes[-1:]))
-    assert not volume.usage.in_use(2)
+    assert 2 not in volume.in_use()
 
 
 def test_old_listing_does_not_revive_a_name(

@@ -11,7 +11,7 @@ from fusefs.errors import InvalidTree
 from fusefs.tree import MAX_NAME_BYTES, check_path, check_tree, directories, parents
 
 LONGEST_NAME = "n" * MAX_NAME_BYTES
-LONGEST_PATH = "/".join(["n" * 255] * 15 + ["n" * 200, "n" * 55])
+LONGEST_PATH = "/".join(["n" * 255] * 15 + ["n" * 200, "n" * 54])
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,8 @@ LONGEST_PATH = "/".join(["n" * 255] * 15 + ["n" * 200, "n" * 55])
         pytest.param(LONGEST_NAME + "n", "at most 255 bytes", id="long-name"),
         pytest.param("é" * 128, "at most 255 bytes", id="long-in-bytes"),
         pytest.param("d/" + "é" * 128, "at most 255 bytes", id="long-below"),
-        pytest.param(LONGEST_PATH + "n", "at most 4096 characters", id="long-path"),
+        pytest.param(LONGEST_PATH + "n", "at most 4095 bytes", id="long-path"),
+        pytest.param("/".join(["é" * 100] * 21), "at most 4095 bytes", id="long-path-in-bytes"),
         pytest.param("\ud800", "must be valid UTF-8", id="surrogate"),
     ],
 )

@@ -1,0 +1,221 @@
+"""A host without kernel: carries out what a volume's state machine asks for, in a small world.
+
+The world has a target, workers, children and timers. Nothing in it moves by itself: `choices` lists
+what may happen next, and the caller picks. A worker takes its messages in order, from what it was
+forked with; a touch child gets through only where the worker has its plan in progress, as the real
+handlers see to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from fusefs import effects
+
+if TYPE_CHECKING:
+    from fusefs.volume import Phase, Volume
+
+Choice = tuple[str, Callable[[], None]]
+STEADY_S: Final = 10.0
+
+
+class Refused(OSError):
+    """An effect that the world did not allow."""
+
+
+@attrs.define
+class FakeWorker:
+    """A worker: what it knows, and what it has been told and not read yet."""
+
+    generation: int
+    plan: bytes | None
+    primed: bool
+    ready: bool = False
+    inbox: list[effects.EndPriming | effects.SendSwap | effects.EndTouch] = attrs.field(
+        factory=list
+    )
+
+
+@attrs.define
+class FakeChild:
+    """A touch child: which rotation it works on, and whether it got through."""
+
+    rotation: effects.Rotation
+    only: tuple[str, ...] | None
+    acknowledged: bool = False
+
+
+@attrs.define
+class FakeHost:
+    """One volume's host.
+
+    Attributes:
+        volume: The machine under test.
+        fails_after: How many effects still succeed before one fails; None for all.
+        answers: Every answer that was given, in order.
+        phases: Every phase that the volume came to, in order.
+    """
+
+    volume: Volume
+    fails_after: int | None = None
+    target: str = "unknown"
+    worker: FakeWorker | None = None
+    clearing: int = 0
+    priming: int = 0
+    touches: list[FakeChild] = attrs.field(factory=list)
+    timers: list[effects.Effect] = attrs.field(factory=list)
+    answers: list[effects.Answer] = attrs.field(factory=list)
+    phases: list[Phase] = attrs.field(factory=list)
+    torn_down: bool = False
+
+    def carry_out(self, wanted: list[effects.Effect]) -> None:
+        """Carry out what an event asked for: each effect, also after one that failed."""
+        if self.phases[-1:] != [self.volume.phase]:
+            self.phases.append(self.volume.phase)
+        for effect in wanted:
+            assert not self.torn_down or isinstance(effect, effects.Answer), effect
+            try:
+                self._may_fail(effect)
+                self._carry_out_one(effect)
+            except Refused as error:
+                self.carry_out(self.volume.effect_failed(effect, error))
+
+    def _may_fail(self, effect: effects.Effect) -> None:
+        if isinstance(effect, effects.Answer | effects.RetryLater) or self.fails_after is None:
+            return  # these two only note something
+        self.fails_after -= 1
+        if self.fails_after < 0:
+            self.fails_after = None
+            if isinstance(effect, effects.TearDown):
+                self._tear_down()
+            message = f"{type(effect).__name__} is refused"
+            raise Refused(message)
+
+    def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901 - one case an effect
+        match effect:
+            case effects.ClearTarget():
+                self.clearing += 1
+            case effects.StartWorker(delay_s=0):
+                self._start_worker()
+            case effects.StartWorker() | effects.RetryLater():
+                self.timers.append(effect)
+            case effects.StartPriming():
+                self.priming += 1
+            case effects.Attach():
+                assert self.worker is None or self.worker.primed, "the priming file shows"
+                self.target = "shown"
+                self.carry_out(self.volume.attached())
+            case effects.StartTouch(rotation=rotation, only=only):
+                assert not self.touches, "two touch children at a time"
+                self.touches.append(FakeChild(rotation, only))
+            case effects.EndPriming() | effects.SendSwap() | effects.EndTouch():
+                if self.worker is not None:
+                    self.worker.inbox.append(effect)
+            case effects.Answer():
+                self.answers.append(effect)
+            case effects.TearDown():
+                self._tear_down()
+
+    def _start_worker(self) -> None:
+        assert self.worker is None, "two workers at a time"
+        volume = self.volume
+        self.worker = FakeWorker(volume.served, volume.plan_in_progress, volume.primed)
+
+    def _tear_down(self) -> None:
+        assert not self.torn_down, "torn down twice"
+        self.torn_down = True
+        self.target = "absent"
+        self.worker = None
+        self.clearing = self.priming = 0
+        self.touches.clear()
+        self.timers.clear()
+
+    # What may happen
+
+    def choices(self) -> list[Choice]:
+        """Return what can happen next in a world where nothing breaks; empty when all is quiet."""
+        found: list[Choice] = []
+        if self.clearing:
+            found.append(("target cleared", self.end_clearing))
+        if self.worker and not self.worker.ready:
+            found.append(("worker ready", self.make_ready))
+        if self.worker and self.worker.ready and self.worker.inbox:
+            found.append(("worker reads", self.let_worker_read))
+        if self.priming and self.worker and self.worker.ready:
+            found.append(("primed", self.end_priming))
+        if self.touches and self.worker and self.worker.ready:
+            found.append(("touch", self.let_touch))
+        found.extend(
+            (f"timer {number}", lambda number=number: self.fire(number))  # type: ignore[misc]
+            for number in range(len(self.timers))
+        )
+        return found
+
+    def end_clearing(self, *, succeeded: bool = True) -> None:
+        """End the child that empties the target."""
+        self.clearing -= 1
+        if succeeded:
+            self.target = "empty"
+            self.carry_out(self.volume.target_cleared())
+        else:
+            self.carry_out(self.volume.effect_failed(effects.ClearTarget(), Refused("it is full")))
+
+    def make_ready(self) -> None:
+        """Let the worker answer the kernel."""
+        assert self.worker is not None
+        self.worker.ready = True
+        self.carry_out(self.volume.worker_ready())
+
+    def let_worker_read(self) -> None:
+        """Let the worker follow the first message that it has not read."""
+        assert self.worker is not None
+        match self.worker.inbox.pop(0):
+            case effects.EndPriming():
+                self.worker.primed = True
+                self.carry_out(self.volume.priming_ended())
+            case effects.SendSwap(rotation=rotation):
+                self.worker.generation = rotation.generation
+                self.worker.plan = rotation.plan
+                self.carry_out(self.volume.swapped(rotation.generation))
+            case effects.EndTouch(finished=finished):
+                self.worker.plan = None if finished else self.worker.plan
+
+    def kill_worker(self, lived_s: float) -> None:
+        """End the worker; what it had not read is lost."""
+        assert self.worker is not None
+        self.worker = None
+        self.carry_out(self.volume.worker_died(lived_s=lived_s))
+
+    def end_priming(self, *, succeeded: bool = True) -> None:
+        """End the priming child."""
+        self.priming -= 1
+        self.carry_out(self.volume.primed_by_child(succeeded=succeeded))
+
+    def let_touch(self, busy: tuple[str, ...] = ()) -> None:
+        """Let the touch child go on: to its acknowledgement, or to its end."""
+        child = self.touches[0]
+        assert self.worker is not None
+        if child.only is None and not child.acknowledged:
+            if self.worker.plan != child.rotation.plan:
+                self.end_touch(None)
+                return
+            child.acknowledged = True
+            self.carry_out(self.volume.touch_acknowledged())
+        else:
+            self.end_touch(busy)
+
+    def end_touch(self, busy: tuple[str, ...] | None) -> None:
+        """End the touch child; None when it failed."""
+        self.touches.pop(0)
+        self.carry_out(self.volume.touch_ended(busy=busy))
+
+    def fire(self, number: int) -> None:
+        """Let a timer come due."""
+        match self.timers.pop(number):
+            case effects.StartWorker():
+                self.carry_out([effects.StartWorker()])
+            case _:
+                self.carry_out(self.volume.retry())
