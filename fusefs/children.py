@@ -1,5 +1,6 @@
 """Short-lived children of the keeper: whatever may touch a mount, or take long, happens there."""
 
+import linecache
 import logging
 import os
 import signal
@@ -43,6 +44,12 @@ def reset_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def show_no_source() -> None:
+    """Keep tracebacks from quoting source: in a new root its path may hold anything."""
+    linecache.updatecache = lambda *_args, **_kwargs: []
+    linecache.clearcache()
+
+
 def enter(
     descriptors: Iterable[int], identity: sandbox.Identity, *, keeper: int, directory: int
 ) -> None:
@@ -53,6 +60,8 @@ def enter(
     """
     reset_signals()
     sandbox.keep_only([*descriptors, directory])
+    show_no_source()
+    sandbox.limit()
     sandbox.confine(directory)
     sandbox.drop_privileges(identity, parent=keeper)
 

@@ -13,6 +13,7 @@ import trio
 
 from fusefs import errors, protocol
 from fusefs.errors import (
+    InvalidMessage,
     InvalidSnapshot,
     KeeperError,
     KeeperUnavailable,
@@ -187,8 +188,8 @@ class KeeperClient:
                 if received is None:
                     return
                 self._dispatch(*received)
-        except ConnectionError:
-            return
+        except (ConnectionError, InvalidMessage):
+            log.exception("the connection to the keeper is given up")
         finally:
             self._lost.set()
             for pending in self._pending.values():
@@ -233,12 +234,12 @@ async def connect(path: str, *, register: bool = True) -> AsyncIterator[KeeperCl
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with connection:
+        connection.settimeout(0)  # a keeper that hangs must not stop the caller's loop
         try:
             connection.connect(path)
         except OSError as error:
             message = f"no keeper listens at {path!r}: {error.strerror}"
             raise KeeperUnavailable(message) from error
-        connection.settimeout(0)
         client = KeeperClient(connection)
         failure = None
         async with trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
 """How a keeper is started, and what is checked before it serves."""
 
-from pathlib import Path
+import pwd
 from typing import Final
 
 import attrs
@@ -9,6 +9,7 @@ from fusefs import initmsg
 from fusefs.errors import CannotStart
 
 MAX_VOLUMES: Final = 1000  # of one node; kubelet's default is 110 pods
+MAX_WAITING: Final = 4  # generations of one volume; each is locked in memory
 _MAX_UID: Final = 2**32 - 2
 
 
@@ -40,8 +41,10 @@ def check_uid_base(base: int) -> None:
         message = f"--worker-uid-base must be from 1 to {_MAX_UID - MAX_VOLUMES}"
         raise CannotStart(message)
     taken = range(base, base + MAX_VOLUMES)
-    for line in Path("/etc/passwd").read_text(encoding="utf-8").splitlines():
-        name, _, uid, *_ = line.split(":")
-        if int(uid) in taken:
-            message = f"--worker-uid-base {base}: uid {uid} belongs to the account {name!r}"
+    for account in pwd.getpwall():
+        if account.pw_uid in taken:
+            message = (
+                f"--worker-uid-base {base}: uid {account.pw_uid} belongs to the account "
+                f"{account.pw_name!r}"
+            )
             raise CannotStart(message)

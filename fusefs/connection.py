@@ -9,7 +9,7 @@ import select
 from pathlib import Path
 from typing import Final
 
-from fusefs import initmsg, mounts
+from fusefs import initmsg, mountinfo, mounts
 from fusefs.errors import KernelUnsupported, VolumeFailed
 from fusefs.target import Target
 
@@ -86,6 +86,12 @@ class Connection:
                 os.close(directory)
         finally:
             os.close(mount)
+
+    def is_on(self, target: Target) -> bool:
+        """Return whether what `target` shows is this volume."""
+        private = str(self._private)
+        devices = {mount.device for mount in mountinfo.mounts() if mount.target == private}
+        return {mount.device for mount in target.mounts()[-1:]} == devices
 
     def set_writable(self, *, writable: bool) -> bool:
         """Let writes through the private mount reach the worker, or not.

@@ -58,6 +58,13 @@ class SendSwap:
 
 
 @attrs.frozen
+class Discard:
+    """Let go of a generation that was never served."""
+
+    generation: int
+
+
+@attrs.frozen
 class StartTouch:
     """Let a child carry out the plan, or only raise the events that are owed."""
 
@@ -99,6 +106,7 @@ Effect = (
     | EndPriming
     | Attach
     | SendSwap
+    | Discard
     | StartTouch
     | EndTouch
     | Answer

@@ -3,6 +3,7 @@
 Everything that one volume owns in the keeper hangs here, so that tearing it down is one place.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -116,11 +117,16 @@ class VolumeHost:
         self._carry_out(self.state.begin())
 
     def publish_again(self, ticket: effects.Ticket) -> None:
-        """Answer when the target shows the volume."""
+        """Answer when the target shows the volume; put it there again if somebody unmounted it."""
+        if self.state.is_shown and not self._mounted.is_on(self._target):
+            log.warning("the target was unmounted; it is mounted again", extra=self._fields())
+            self._carry_out([effects.Attach()])
         self._carry_out(self.state.publish_again(ticket))
 
     def rotate(self, rotation: effects.Rotation) -> None:
         """Bring in a generation that `kept` holds already."""
+        if self.state.owed:
+            log.info("events of %d files are lost", len(self.state.owed), extra=self._fields())
         self._carry_out(self.state.rotate(rotation))
 
     def unpublish(self) -> None:
@@ -142,7 +148,7 @@ class VolumeHost:
                 log.exception("%s failed", name, extra=self._fields())
                 self._carry_out(self.state.effect_failed(effect, error))
 
-    def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901 - one case an effect
+    def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         match effect:
             case effects.ClearTarget():
                 empty_target(self._target, self._children, self._target_cleared)
@@ -159,6 +165,8 @@ class VolumeHost:
             case effects.SendSwap(rotation=rotation):
                 message = protocol.Swap(rotation.generation, rotation.plan)
                 self._tell(message, [self.kept.descriptor(rotation.generation)])
+            case effects.Discard(generation=generation):
+                self.kept.drop([generation], spare=())
             case effects.StartTouch(rotation=rotation, only=only):
                 self._start_touch(rotation, only)
             case effects.EndTouch(finished=finished):
@@ -222,6 +230,7 @@ class VolumeHost:
             init_request=connection.init_request,
             first_reply=connection.first_reply,
             snapshots=tuple(self.kept.descriptors(up_to=self.state.served)),
+            pending=self.state.served if self.state.rotation else None,
             plan=self.state.plan_in_progress,
             primed=self.state.primed,
             uid=self.place.uid,
@@ -242,6 +251,8 @@ class VolumeHost:
                 self._carry_out(self.state.priming_ended())
             case protocol.Swapped(generation=generation):
                 self._carry_out(self.state.swapped(generation))
+            case protocol.Rejected(generation=generation, text=text):
+                self._carry_out(self.state.rejected(generation, text))
             case protocol.Dropped(generations=generations):
                 self.kept.drop(generations, spare=self.state.spared())
 
@@ -322,8 +333,8 @@ class VolumeHost:
     # Retention
 
     def _sweep_and_reschedule(self) -> None:
-        self._sweep()
         self._later(SWEEP_S, self._sweep_and_reschedule)
+        self._sweep()
 
     def _sweep(self) -> None:
         """Offer the worker the generations that may go; it knows best which are in use."""
@@ -340,16 +351,16 @@ class VolumeHost:
         for timer in self._timers:
             timer.cancel()
         worker_process, self._worker = self._worker, None
-        try:
+        with contextlib.ExitStack() as last:
+            # In reverse order, and each of them whatever happens to the others.
+            last.callback(self._on_closed, self)
+            last.callback(self._target.close)
+            last.callback(self.kept.close)
+            last.callback(os.close, self._usage)
+            last.callback(self._abandon, worker_process)
+            last.callback(self._target.detach)
             if self._connection is not None:
-                self._connection.close()
-            self._target.detach()
-        finally:
-            self._abandon(worker_process)
-            os.close(self._usage)
-            self.kept.close()
-            self._target.close()
-            self._on_closed(self)
+                last.callback(self._connection.close)
 
     def _abandon(self, worker_process: WorkerProcess | None) -> None:
         """End all processes; the last of them that is reaped gives the volume's place free."""

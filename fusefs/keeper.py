@@ -5,6 +5,7 @@ obeys the newest node session, and reads nothing that comes from a vault or a po
 descriptors, and passes plans and records on as bytes.
 """
 
+import contextlib
 import functools
 import gc
 import logging
@@ -15,11 +16,10 @@ from pathlib import Path
 
 from fusefs import effects, mounts, protocol, sandbox, syscalls, worker
 from fusefs.children import Children
-from fusefs.config import MAX_VOLUMES, Config, check_uid_base
+from fusefs.config import MAX_VOLUMES, MAX_WAITING, Config, check_uid_base
 from fusefs.emptying import empty_target
 from fusefs.errors import (
     CannotStart,
-    FusefsError,
     InvalidMessage,
     InvalidSnapshot,
     KeeperError,
@@ -193,36 +193,42 @@ class Keeper:
             known.record = message.record
             known.publish_again(ticket)
             return
-        if any(host.target_path == message.target for host in self._volumes.values()):
-            text = f"another volume is published at {message.target!r}"
-            raise TargetRefused(text)
-        kept = self._take_snapshot(KeptGenerations(), message.generation, descriptors)
-        try:
-            self._check_room()
+        self._check_target_is_free(message)
+        with contextlib.ExitStack() as undo:
+            kept = KeptGenerations()
+            undo.callback(kept.close)
+            self._take_snapshot(kept, message.generation, descriptors)
             held = self._root.target(
                 message.target, volume_id=message.volume_id, driver=self._config.driver
             )
-        except FusefsError:
-            kept.close()
-            raise
-        host = VolumeHost(
-            self._loop,
-            self._free_place(),
-            held,
-            kept,
-            self._answer,
-            volume_id=message.volume_id,
-            record=message.record,
-            ticket=ticket,
-            on_closed=self._closed,
-            on_gone=lambda gone: self._slots.remove(gone.place.slot),
-        )
+            undo.callback(held.close)
+            host = VolumeHost(
+                self._loop,
+                self._free_place(),
+                held,
+                kept,
+                self._answer,
+                volume_id=message.volume_id,
+                record=message.record,
+                ticket=ticket,
+                on_closed=self._closed,
+                on_gone=lambda gone: self._slots.remove(gone.place.slot),
+            )
+            self._slots.add(host.place.slot)
+            undo.pop_all()
         self._volumes[message.volume_id] = host
         host.begin()
 
+    def _check_target_is_free(self, message: protocol.Publish | protocol.Unpublish) -> None:
+        """Refuse a target that another volume is published at."""
+        for host in self._volumes.values():
+            if host.target_path == message.target and host.volume_id != message.volume_id:
+                text = f"another volume, {host.volume_id!r}, is published at {message.target!r}"
+                raise TargetRefused(text)
+
     def _take_snapshot(
         self, kept: KeptGenerations, generation: int, descriptors: list[int]
-    ) -> KeptGenerations:
+    ) -> None:
         if len(descriptors) != 1 or generation < 1:
             message = "one snapshot and a generation from 1 on must come with this request"
             raise InvalidMessage(message)
@@ -230,16 +236,13 @@ class Keeper:
             kept.add(generation, descriptors.pop())
         except InvalidSnapshot as error:
             raise InvalidMessage(str(error)) from error
-        return kept
-
-    def _check_room(self) -> None:
-        if len(self._slots) >= MAX_VOLUMES:
-            message = f"this node has {MAX_VOLUMES} volumes, which is the most"
-            raise OverBudget(message)
 
     def _free_place(self) -> Place:
-        slot = next(number for number in range(MAX_VOLUMES) if number not in self._slots)
-        self._slots.add(slot)
+        free = (number for number in range(MAX_VOLUMES) if number not in self._slots)
+        slot = next(free, None)
+        if slot is None:
+            message = f"this node has {MAX_VOLUMES} volumes, which is the most"
+            raise OverBudget(message)
         return Place(
             slot=slot,
             private=f"{self._private}/{slot}",
@@ -252,17 +255,18 @@ class Keeper:
     ) -> None:
         host = self._known(message.volume_id)
         previous = host.state.newest
-        if message.generation <= host.state.acknowledged:
-            self._answer(ticket, None)
-            return
         if message.generation <= previous:
-            text = f"generation {message.generation} is on its way already"
+            text = f"generation {message.generation} is not newer than {previous}"
             raise InvalidMessage(text)
+        if host.state.waiting >= MAX_WAITING:
+            text = f"{MAX_WAITING} generations of volume {message.volume_id!r} are under way"
+            raise OverBudget(text)
         self._take_snapshot(host.kept, message.generation, descriptors)
         host.record = message.record
         host.rotate(effects.Rotation(message.generation, previous, message.plan, ticket))
 
     def _unpublish(self, ticket: effects.Ticket, message: protocol.Unpublish) -> None:
+        self._check_target_is_free(message)
         host = self._volumes.get(message.volume_id)
         if host is not None:
             host.unpublish()
@@ -271,7 +275,7 @@ class Keeper:
             self._answer(ticket, None)
             return
         try:
-            if held.remove():
+            if held.remove(volume_id=message.volume_id, driver=self._config.driver):
                 self._answer(ticket, None)
             else:
                 emptied = functools.partial(self._emptied, ticket, message)

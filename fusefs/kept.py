@@ -71,9 +71,13 @@ class KeptGenerations:
         """Return the descriptor of a kept generation; it stays this object's."""
         return self._kept[generation].fd
 
-    def descriptors(self, *, up_to: int) -> list[int]:
-        """Return the descriptors of the generations kept up to `up_to`, oldest first."""
-        return [self._kept[number].fd for number in self.generations() if number <= up_to]
+    def descriptors(self, *, up_to: int) -> list[tuple[int, int]]:
+        """Return the generations kept up to `up_to` with their descriptors, oldest first."""
+        return [
+            (generation, self._kept[generation].fd)
+            for generation in self.generations()
+            if generation <= up_to
+        ]
 
     def supersede(self, current: int) -> None:
         """Note that every generation before `current` is no longer shown."""

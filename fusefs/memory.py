@@ -1,5 +1,6 @@
 """Sealed memory files: how content travels between processes, once per node and never on disk."""
 
+import errno
 import fcntl
 import mmap
 import os
@@ -16,7 +17,13 @@ REQUIRED_SEALS: Final = (
 
 def sealed_memfd(name: str, parts: list[bytes]) -> int:
     """Return a descriptor of a memory file that holds `parts` and can never change again."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _MFD_NOEXEC_SEAL)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, flags)  # before Linux 6.3
     try:
         for part in parts:
             _write_all(fd, part)

@@ -76,7 +76,8 @@ def _unescape(field: str) -> str:
 def mounts(process: str = "self") -> list[Mount]:
     """Return the mounts that a process sees."""
     table = Path(f"/proc/{process}/mountinfo").read_bytes().decode(errors="surrogateescape")
-    return parse(table.splitlines())
+    # Not splitlines: the kernel escapes no other line end, and a pod may put one into a name.
+    return parse(table.split("\n"))
 
 
 def stack_on(descriptor: int, name: str) -> list[Mount]:

@@ -41,7 +41,11 @@ def share_only(path: str) -> None:
     tree = syscalls.open_tree(syscalls.AT_FDCWD, path, flags)
     try:
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-        syscalls.move_mount(tree, syscalls.AT_FDCWD, path)
+        place = os.open(path, os.O_PATH | os.O_DIRECTORY)  # move_mount follows no link
+        try:
+            syscalls.move_mount(tree, place, "")
+        finally:
+            os.close(place)
     finally:
         os.close(tree)
 

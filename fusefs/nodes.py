@@ -6,7 +6,7 @@ without I/O: handlers call in, nothing calls out.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from fusefs import attributes
 from fusefs.attributes import Attributes
@@ -31,6 +31,7 @@ class NodeTable:
         self.current = 0
         self.transition: Transition | None = None
         self.priming = False
+        self._releasing = 0
         self._usage = usage
 
     # Generations
@@ -56,19 +57,40 @@ class NodeTable:
         """End the plan in progress: all of it is done."""
         self.transition = None
 
-    def drop(self, generations: list[int], *, forced: bool) -> list[int]:
-        """Let go of generations that nobody uses, or of all of them, and return which went."""
+    def drop(
+        self, generations: list[int], *, forced: bool, is_known: Callable[[int], bool]
+    ) -> list[int]:
+        """Let go of generations that nobody uses, or of all of them, and return which went.
+
+        Args:
+            generations: Which may go.
+            forced: Whether they go although they are in use.
+            is_known: Says whether the kernel holds a live node. Live nodes are not counted, and a
+                removed file that a pod has bound elsewhere is shown from the last generation that
+                had it.
+        """
+        self._settle_release()
         gone = [
             number
             for number in generations
             if number in self.generations
             and number != self.current
-            and (forced or not self._usage.in_use(number))
+            and (forced or not (self._usage.in_use(number) or self._is_bound(number, is_known)))
         ]
         for number in gone:
             self.generations.pop(number).snapshot.close()
             self._usage.clear(number)
         return gone
+
+    def _is_bound(self, number: int, is_known: Callable[[int], bool]) -> bool:
+        """Return whether the kernel holds a live node that no later kept generation has."""
+        later = [self.generations[other] for other in self.generations if other > number]
+        kept = self.generations[number]
+        return any(
+            is_known(local)
+            for local in (*kept.files, *kept.directories)
+            if not any(local in other for other in later)
+        )
 
     @property
     def shown(self) -> int:
@@ -154,13 +176,29 @@ class NodeTable:
 
     def count_lookup(self, node: int, count: int = 1) -> None:
         """Count that the kernel learnt of `node`, or (negative) forgot it."""
+        self._settle_release()
         generation, _ = split(node)
         if generation:
             self._usage.add_lookups(generation, count)
 
-    def count_handle(self, generation: int, count: int) -> None:
-        """Count that a handle on `generation` was opened, or (negative) released."""
-        self._usage.add_handles(generation, count)
+    def opened(self, generation: int) -> None:
+        """Count that a handle on `generation` was opened."""
+        self._settle_release()
+        self._usage.add_handles(generation, 1)
+
+    def released(self, generation: int) -> None:
+        """Count that a handle on `generation` was released.
+
+        It is counted at the next request: were it now, and the worker killed before its answer, the
+        kernel would send the release again and a successor count it twice.
+        """
+        self._settle_release()
+        self._releasing = generation
+
+    def _settle_release(self) -> None:
+        if self._releasing:
+            self._usage.add_handles(self._releasing, -1)
+            self._releasing = 0
 
     def listing(
         self, generation: int, directory: int, *, live: bool

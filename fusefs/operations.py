@@ -48,6 +48,8 @@ def entry_of(attributes: Attributes, *, lasting: bool = True) -> pyfuse3.EntryAt
 class VolumeOperations(pyfuse3.Operations):
     """The handlers of one volume."""
 
+    supports_dot_lookup = False  # no file handles for NFS
+
     def __init__(self, table: NodeTable) -> None:
         """Serve `table`."""
         super().__init__()
@@ -133,7 +135,7 @@ class VolumeOperations(pyfuse3.Operations):
     def _opened(self, handle: Handle, inode: int) -> pyfuse3.FileInfo:
         """Live files bypass the page cache, which would mix generations; others may use it."""
         lasting = split(inode)[0] != 0
-        self.table.count_handle(handle.generation, 1)
+        self.table.opened(handle.generation)
         return pyfuse3.FileInfo(fh=handle.pack(), direct_io=not lasting, keep_cache=lasting)
 
     @override
@@ -162,7 +164,7 @@ class VolumeOperations(pyfuse3.Operations):
     @no_reply
     async def release(self, fh: int) -> None:
         if fh != PRIME_NODE:
-            self.table.count_handle(Handle.unpack(fh).generation, -1)
+            self.table.released(Handle.unpack(fh).generation)
 
     # Directories
 
@@ -175,7 +177,7 @@ class VolumeOperations(pyfuse3.Operations):
             shown = self.table.current  # a directory that the plan in progress has made
         if local not in self.table.directories_of(shown):
             raise StaleGeneration
-        self.table.count_handle(shown, 1)
+        self.table.opened(shown)
         return Handle(generation=shown, local=local, live=not generation).pack()
 
     @override
@@ -205,7 +207,7 @@ class VolumeOperations(pyfuse3.Operations):
     @override
     @no_reply
     async def releasedir(self, fh: int) -> None:
-        self.table.count_handle(Handle.unpack(fh).generation, -1)
+        self.table.released(Handle.unpack(fh).generation)
 
     # Operations of the plan in progress; anything else is EROFS
 

@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from fusefs.tree import parents
+
 StepKind = Literal["mkdir", "create", "unlink", "rmdir"]
 
 DATA_LINK: Final = "..data"
@@ -75,7 +77,5 @@ def _removal(path: str, before: Mapping[str, bool]) -> Step:
 def _below_or_at(removed: list[str], changed_kind: set[str]) -> set[str]:
     """Return the removed paths at or below a path that comes back as another kind."""
     return {
-        path
-        for path in removed
-        if any(path == top or path.startswith(top + "/") for top in changed_kind)
+        path for path in removed if path in changed_kind or changed_kind.intersection(parents(path))
     }

@@ -186,7 +186,14 @@ class Dropped(Message, frozen=True):
     generations: tuple[int, ...]
 
 
-FromWorker = Ready | PrimingEnded | Swapped | Dropped
+class Rejected(Message, frozen=True):
+    """A generation cannot be served: its snapshot or plan is not what it should be."""
+
+    generation: int
+    text: str
+
+
+FromWorker = Ready | PrimingEnded | Swapped | Dropped | Rejected
 
 # What each end may be sent, ready to decode.
 AT_KEEPER: Final = msgspec.msgpack.Decoder[NodeMessage](NodeMessage)
@@ -221,7 +228,10 @@ def _send(connection: socket.socket, packet: bytes, descriptors: Sequence[int]) 
 
 
 def receive(
-    connection: socket.socket, messages: msgspec.msgpack.Decoder[T]
+    connection: socket.socket,
+    messages: msgspec.msgpack.Decoder[T],
+    *,
+    max_body: int = MAX_BODY_BYTES,
 ) -> tuple[T, list[int]] | None:
     """Receive one message out of `messages`; None when the sender is gone.
 
@@ -241,8 +251,8 @@ def receive(
         return None
     try:
         _check_whole(flags)
-        return messages.decode(_body(packet, descriptors)), descriptors
-    except (msgspec.DecodeError, InvalidSnapshot) as error:
+        return messages.decode(_body(packet, descriptors, max_body)), descriptors
+    except (msgspec.DecodeError, InvalidSnapshot, ValueError, RecursionError) as error:
         _close(descriptors)
         message = f"the packet is no message of this protocol: {error}"
         raise InvalidMessage(message) from error
@@ -265,7 +275,7 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return found.tolist()
 
 
-def _body(packet: bytes, descriptors: list[int]) -> bytes:
+def _body(packet: bytes, descriptors: list[int], max_body: int) -> bytes:
     if packet[:1] == _INLINE:
         return packet[1:]
     if packet != _IN_MEMORY_FILE or not descriptors:
@@ -273,7 +283,7 @@ def _body(packet: bytes, descriptors: list[int]) -> bytes:
         raise InvalidMessage(message)
     memory_file = descriptors.pop()
     try:
-        return os.pread(memory_file, check_sealed(memory_file, max_bytes=MAX_BODY_BYTES), 0)
+        return os.pread(memory_file, check_sealed(memory_file, max_bytes=max_body), 0)
     finally:
         os.close(memory_file)
 

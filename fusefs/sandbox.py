@@ -18,8 +18,8 @@ from fusefs import syscalls
 
 CAP_DAC_OVERRIDE: Final = 1
 _LAST_CAPABILITY: Final = 63
-_WORKER_PROCESSES: Final = 1  # the worker itself
-_WORKER_ADDRESS_SPACE: Final = 2 << 30  # bytes; interpreter and libraries map about 0.3 GiB
+_PROCESSES: Final = 1  # no more of this uid than there are
+_ADDRESS_SPACE: Final = 2 << 30  # bytes; interpreter and libraries map about 0.3 GiB
 
 
 @attrs.frozen(kw_only=True)
@@ -112,8 +112,8 @@ def forbid_core_files() -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
-def limit_worker() -> None:
-    """Bound what a worker could take from its node."""
+def limit() -> None:
+    """Bound what a worker, or a child that touches its mount, could take from the node."""
     forbid_core_files()
-    resource.setrlimit(resource.RLIMIT_NPROC, (_WORKER_PROCESSES, _WORKER_PROCESSES))
-    resource.setrlimit(resource.RLIMIT_AS, (_WORKER_ADDRESS_SPACE, _WORKER_ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))

@@ -6,6 +6,7 @@ first time and is compared with the first reply ever after. Then the real device
 descriptor number and libfuse never notices.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -75,7 +76,12 @@ def attach(number: int, device: int, reply: bytes, first_reply: bytes | None) ->
     # Readiness may be stale (a request can be withdrawn), and a blocking read would stop the loop.
     os.set_blocking(device, False)
     os.dup2(device, number, inheritable=False)
-    os.write(device, initmsg.resend() if first_reply is not None else reply)
+    if first_reply is not None:
+        os.write(device, initmsg.resend())
+        return
+    # ENOENT: a predecessor answered and died before it could say so.
+    with contextlib.suppress(FileNotFoundError):
+        os.write(device, reply)
 
 
 async def serve() -> None:

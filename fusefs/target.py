@@ -72,8 +72,11 @@ class KubeletRoot:
             parent = syscalls.openat2(
                 self.descriptor, parent_path, os.O_PATH | os.O_DIRECTORY, _RESOLVE
             )
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            message = f"target {path!r}: {_describe(error, 'its parent directory')}"
+            raise TargetRefused(message) from error
         return Target(path=path, parent=parent)
 
     def close(self) -> None:
@@ -129,11 +132,9 @@ class Target:
 
     def _detach_ours(self) -> None:
         stack = self.mounts()
-        if stack and not stack[-1].is_ours:
-            message = (
-                f"target {self.path!r} holds a mount that is not ours "
-                f"({stack[-1].filesystem}, source {stack[-1].source!r}); unmount it"
-            )
+        if not stack or not stack[-1].is_ours:
+            whose = f"{stack[-1].filesystem}, source {stack[-1].source!r}" if stack else "unknown"
+            message = f"target {self.path!r} holds a mount that is not ours ({whose}); unmount it"
             raise TargetRefused(message)
         if not mounts.detach_below(self.parent, _MOUNT):
             message = f"target {self.path!r}: the mount on it changed meanwhile; try again"
@@ -174,14 +175,16 @@ class Target:
         with contextlib.suppress(OSError):
             os.rmdir(_MOUNT, dir_fd=self.parent)
 
-    def remove(self) -> bool:
+    def remove(self, *, volume_id: str, driver: str) -> bool:
         """Take every mount of ours off the target and remove it; a link goes, never what it names.
 
+        Content goes only from a directory that kubelet made for this volume: it may be anybody's.
+
         Returns:
-            False when it is a directory that has something in it.
+            False when it is a directory that has something in it, which may go.
 
         Raises:
-            TargetRefused: A mount that is not ours is in the way.
+            TargetRefused: A mount, or something else, that is not ours is in the way.
         """
         while self.mounts():
             self._detach_ours()
@@ -190,11 +193,13 @@ class Target:
         except FileNotFoundError:
             return True
         except NotADirectoryError:
+            _check_volume_data(self.parent, self.path, volume_id=volume_id, driver=driver)
             os.unlink(_MOUNT, dir_fd=self.parent)
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 message = f"target {self.path!r}: {_describe(error, 'it')}"
                 raise TargetRefused(message) from error
+            _check_volume_data(self.parent, self.path, volume_id=volume_id, driver=driver)
             self.check_emptiable()
             return False
         return True
@@ -228,7 +233,7 @@ def _check_volume_data(parent: int, path: str, *, volume_id: str, driver: str) -
         fd = syscalls.openat2(parent, name, flags, _RESOLVE)
         with open(fd, "rb") as file:
             data = json.loads(file.read(_MAX_VOLUME_DATA_BYTES))
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         message = f"target {path!r}: {name} beside it cannot be read; kubelet writes it first"
         raise TargetRefused(message) from error
     found = (data.get("driverName"), data.get("volumeHandle")) if isinstance(data, dict) else None

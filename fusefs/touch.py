@@ -5,6 +5,8 @@ by a child with CAP_DAC_OVERRIDE alone. All of them may find their work done by 
 """
 
 import contextlib
+import errno
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -17,8 +19,11 @@ from fusefs.loop import Loop
 from fusefs.nodeids import PRIME_NAME, ROOT_NODE
 from fusefs.plan import DATA_LINK, DATA_LINK_NEXT, Plan, Step
 
+log = logging.getLogger(__name__)
+
 ACKNOWLEDGED: Final = b"acknowledged"
 MAX_REPORT_BYTES: Final = 128 << 10
+_BUSY: Final = (errno.EAGAIN, errno.ETXTBSY)  # a lease is held; a program runs from the file
 _UNWRITTEN: Final = b"\n"  # one byte for the event; the worker throws it away
 
 
@@ -84,7 +89,7 @@ def forget_generations(device: int, generations: Sequence[int]) -> None:
 def notify(paths: Sequence[str], report: socket.socket) -> None:
     """Raise MODIFY and CLOSE_WRITE on each file, and report those that are busy.
 
-    A file is busy while a pod holds a lease on it: a blocking open would wait for 45 s.
+    A file is busy while a pod runs it, or holds a lease on it: a blocking open would wait 45 s.
     """
     busy = [path for path in paths if not _write_one_byte(path)]
     encoded = msgspec.msgpack.encode(busy)
@@ -95,10 +100,12 @@ def notify(paths: Sequence[str], report: socket.socket) -> None:
 def _write_one_byte(path: str) -> bool:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except BlockingIOError:
-        return False
-    except FileNotFoundError:
-        return True  # removed again by a later rotation
+    except OSError as error:
+        if error.errno in _BUSY:
+            return False
+        if error.errno != errno.ENOENT:  # that one was removed again by a later rotation
+            log.warning("no event for a changed file: %s", error.strerror)
+        return True
     try:
         os.write(fd, _UNWRITTEN)
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from fusefs.errors import InvalidTree
 
-MAX_PATH_CHARS = 4096  # PATH_MAX, and the reference driver's limit
+MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL; the reference driver counts characters
 MAX_NAME_BYTES = 255  # NAME_MAX of the kernel
 
 
@@ -21,8 +21,8 @@ def check_path(path: str) -> None:
         raise InvalidTree(path, "must be relative")
     if "\0" in path:
         raise InvalidTree(path, "must not contain NUL")
-    if len(path) > MAX_PATH_CHARS:
-        raise InvalidTree(path[:64] + "…", f"must have at most {MAX_PATH_CHARS} characters")
+    if len(path.encode(errors="replace")) > MAX_PATH_BYTES:
+        raise InvalidTree(path[:64] + "…", f"must have at most {MAX_PATH_BYTES} bytes")
     elements = path.split("/")
     if elements[0].startswith(".."):
         raise InvalidTree(path, "must not start with '..', which is reserved")

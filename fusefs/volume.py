@@ -22,6 +22,7 @@ from fusefs.effects import (
     Answer,
     Attach,
     ClearTarget,
+    Discard,
     Effect,
     EndPriming,
     EndTouch,
@@ -34,7 +35,7 @@ from fusefs.effects import (
     TearDown,
     Ticket,
 )
-from fusefs.errors import KeeperError, VolumeFailed, VolumeUnknown
+from fusefs.errors import InvalidMessage, KeeperError, VolumeFailed, VolumeUnknown
 
 MAX_START_FAILURES: Final = 3
 FIRST_BACKOFF_S: Final = 0.05
@@ -76,6 +77,7 @@ class Volume:
         self.primed = False
         self._worker_ready = False
         self._touching = False
+        self._unfinished = False
         self._publishing = [ticket]
         self._queue: deque[Rotation] = deque()
         self._failures = 0
@@ -95,6 +97,17 @@ class Volume:
     def is_shown(self) -> bool:
         """Whether the target shows the volume."""
         return not self._publishing and self.phase != "closed"
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """Files whose event is still owed; a new rotation takes it away."""
+        return self._owed
+
+    @property
+    def waiting(self) -> int:
+        """How many generations have been handed in and are not acknowledged yet."""
+        under_way = self.rotation is not None and self.phase in ("swapping", "touching")
+        return len(self._queue) + under_way
 
     @property
     def worker_is_ready(self) -> bool:
@@ -194,6 +207,7 @@ class Volume:
         ended = [EndTouch(finished=True)] if self.rotation else []
         self.rotation = self._queue.popleft()
         self._owed = ()
+        self._unfinished = False
         self.phase = "swapping"
         # A worker that is not ready yet is told when it is.
         return [*ended, SendSwap(self.rotation)] if self._worker_ready else list(ended)
@@ -204,6 +218,16 @@ class Volume:
             return []
         self.phase = "touching"
         return self._touch(self.rotation)
+
+    def rejected(self, generation: int, text: str) -> list[Effect]:
+        """Go on without a generation that the worker cannot serve."""
+        if self.phase != "swapping" or not self.rotation or self.rotation.generation != generation:
+            return []
+        refused = InvalidMessage(f"generation {generation} cannot be served: {text}")
+        answer = Answer(self.rotation.ticket, refused)
+        self.rotation = None
+        self.phase = "serving"
+        return [Discard(generation), answer, *self._next_rotation()]
 
     def _touch(self, rotation: Rotation, only: tuple[str, ...] | None = None) -> list[Effect]:
         """Start the touch child. There is one at a time: it would answer for another's work."""
@@ -238,6 +262,9 @@ class Volume:
 
     def retry(self) -> list[Effect]:
         """Try again what did not work; the wait may have been for an earlier rotation."""
+        if self._unfinished:
+            self._unfinished = False
+            return [EndTouch(finished=True)]
         if self._touching or not self.rotation:
             return []
         match self.phase:
@@ -250,11 +277,6 @@ class Volume:
                 return self._touch(self.rotation, self._owed)
             case _:
                 return []
-
-    @property
-    def lost_events(self) -> int:
-        """How many files are owed an event that a new rotation would take away."""
-        return len(self._owed)
 
     # Trouble and the end
 
@@ -288,6 +310,8 @@ class Volume:
             self._touching = False
             if self.phase == "notifying":
                 self.phase = "serving"
+        if effect == EndTouch(finished=True) and self.rotation is None:
+            self._unfinished = True  # else the next rotation's end does it
         return [RetryLater(TOUCH_RETRY_S), *self._next_rotation()]
 
     def connection_lost(self) -> list[Effect]:

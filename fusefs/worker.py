@@ -11,10 +11,12 @@ import traceback
 from typing import Final
 
 import attrs
+import msgspec
 import pyfuse3
 import trio
 
 from fusefs import children, initmsg, plan, protocol, sandbox, session, syscalls
+from fusefs.errors import FusefsError, InvalidSnapshot
 from fusefs.nodes import NodeTable
 from fusefs.operations import VolumeOperations
 from fusefs.snapshot import Snapshot
@@ -38,8 +40,9 @@ class Assignment:
         root: A descriptor of the empty directory it is confined to.
         init_request: INIT as the kernel sent it.
         first_reply: The first worker's reply to INIT; None for the first worker.
-        snapshots: Every generation kept, oldest first.
-        plan: The plan in progress, which leads to the newest of them; None when there is none.
+        snapshots: Every generation kept, with its descriptor, oldest first.
+        pending: The newest of them, when a plan leads to it that is not known to be carried out.
+        plan: That plan.
         primed: Whether the mount has been primed already.
         uid: The worker's own user and group id.
         keeper: The keeper's pid.
@@ -51,7 +54,8 @@ class Assignment:
     root: int
     init_request: bytes
     first_reply: bytes | None
-    snapshots: tuple[int, ...]
+    snapshots: tuple[tuple[int, int], ...]
+    pending: int | None
     plan: bytes | None
     primed: bool
     uid: int
@@ -59,7 +63,13 @@ class Assignment:
 
     def descriptors(self) -> list[int]:
         """Return every descriptor that the worker keeps."""
-        return [self.device, self.control.fileno(), self.usage, self.root, *self.snapshots]
+        return [
+            self.device,
+            self.control.fileno(),
+            self.usage,
+            self.root,
+            *(fd for _, fd in self.snapshots),
+        ]
 
 
 def run(assignment: Assignment) -> int:
@@ -81,7 +91,7 @@ def enter(assignment: Assignment) -> Usage:
     syscalls.set_process_name("akvfs-worker")
     usage = Usage(assignment.usage)
     os.close(assignment.usage)
-    sandbox.limit_worker()
+    sandbox.limit()
     sandbox.confine(assignment.root)
     sandbox.isolate()
     sandbox.drop_privileges(sandbox.Identity(uid=assignment.uid), parent=assignment.keeper)
@@ -94,17 +104,45 @@ class _Worker:
         self._table = table
         self._control = assignment.control
         self._control.settimeout(0)
-        for fd in assignment.snapshots:
+        self._rejected: protocol.Rejected | None = None
+        settled = [pair for pair in assignment.snapshots if pair[0] != assignment.pending]
+        for _, fd in settled:
             table.keep(Snapshot.map(fd))
         newest = max(table.generations)
-        table.begin(newest, self._plan_of(assignment.plan, newest))
+        table.begin(newest, plan.Plan(generation=newest, previous=0))
         table.priming = not assignment.primed
+        for generation, fd in assignment.snapshots:
+            if generation == assignment.pending and assignment.plan is not None:
+                self._rejected = self._adopt(generation, assignment.plan, fd)
 
-    @staticmethod
-    def _plan_of(encoded: bytes | None, generation: int) -> plan.Plan:
-        if encoded is None:
-            return plan.Plan(generation=generation, previous=0)
-        return plan.decode(encoded)
+    def _adopt(self, generation: int, encoded: bytes, fd: int) -> protocol.Rejected | None:
+        """Make a generation the current one, or leave everything as it is and say why not.
+
+        Snapshot and plan come from a node server that may be of another version; a worker that
+        raised here would take every successor with it.
+        """
+        try:
+            new_plan = plan.decode(encoded)
+            snapshot = Snapshot.map(fd)
+            if generation in self._table.generations:
+                snapshot.close()  # this worker was forked with it
+            else:
+                self._check(generation, snapshot, new_plan)
+                self._table.keep(snapshot)
+        except (FusefsError, msgspec.MsgspecError, LookupError) as error:
+            return protocol.Rejected(generation, f"{type(error).__name__}: {error}")
+        self._table.begin(generation, new_plan)
+        return None
+
+    def _check(self, generation: int, snapshot: Snapshot, new_plan: plan.Plan) -> None:
+        found = (snapshot.generation, new_plan.generation)
+        if found != (generation, generation) or new_plan.previous not in self._table.generations:
+            message = f"generation {generation} was announced, snapshot and plan are of {found}"
+            raise InvalidSnapshot(message)
+        for path in new_plan.changed:
+            if path not in snapshot.files:
+                message = "the plan changes a file that the snapshot does not have"
+                raise InvalidSnapshot(message)
 
     async def serve(self) -> None:
         assignment = self._assignment
@@ -116,6 +154,8 @@ class _Worker:
             # The predecessor may have swapped and died before it told the kernel.
             self._invalidate(self._table.live_nodes())
         protocol.send(self._control, protocol.Ready(reply))
+        if self._rejected is not None:
+            protocol.send(self._control, self._rejected)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey)
             await session.serve()
@@ -134,41 +174,44 @@ class _Worker:
     def _carry_out(self, message: protocol.ToWorker, descriptors: list[int]) -> None:
         match message:
             case protocol.Swap(generation=generation, plan=encoded):
-                self._swap(generation, plan.decode(encoded), descriptors[0])
+                self._swap(generation, encoded, descriptors[0])
             case protocol.Finish():
                 self._table.finish()
             case protocol.Primed():
                 self._table.priming = False
                 protocol.send(self._control, protocol.PrimingEnded())
             case protocol.Drop(generations=generations, forced=forced):
-                gone = self._table.drop(list(generations), forced=forced)
+                gone = self._table.drop(list(generations), forced=forced, is_known=_is_known)
                 protocol.send(self._control, protocol.Dropped(tuple(gone)))
 
-    def _swap(self, generation: int, new_plan: plan.Plan, fd: int) -> None:
+    def _swap(self, generation: int, encoded: bytes, fd: int) -> None:
         """Make the generation current, then make the kernel ask again for what changed."""
-        snapshot = Snapshot.map(fd)
-        if snapshot.generation != generation or new_plan.generation != generation:
-            message = f"generation {generation} was announced, {snapshot.generation} came"
-            raise ValueError(message)
-        if generation in self._table.generations:
-            snapshot.close()  # this worker was forked with it
-        else:
-            self._table.keep(snapshot)
+        rejected = self._adopt(generation, encoded, fd)
+        if rejected is not None:
+            protocol.send(self._control, rejected)
+            return
         snapshot = self._table.generations[generation].snapshot
-        self._table.begin(generation, new_plan)
-        changed = [snapshot.files[path].node for path in new_plan.changed]
+        changed = [snapshot.files[path].node for path in plan.decode(encoded).changed]
         changed.extend(entry.node for entry in snapshot.directories.values())
         self._invalidate(changed)
         protocol.send(self._control, protocol.Swapped(generation))
 
     @staticmethod
     def _invalidate(nodes: list[int]) -> None:
-        """Invalidate attributes only: any other notification from the serving thread deadlocks."""
         for node in nodes:
-            try:
-                pyfuse3.invalidate_inode(node, attr_only=True)
-            except FileNotFoundError:
-                continue  # the kernel does not know the node
+            _is_known(node)
+
+
+def _is_known(node: int) -> bool:
+    """Invalidate a node's attributes; return whether the kernel knows the node.
+
+    Attributes only: any other notification from the serving thread can deadlock.
+    """
+    try:
+        pyfuse3.invalidate_inode(node, attr_only=True)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def warm_up() -> None:

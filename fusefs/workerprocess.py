@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from fusefs import children, protocol, worker
+from fusefs.errors import InvalidMessage
 from fusefs.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,13 @@ class WorkerProcess:
         self._spoke = spoke
         self._ended = ended
         self._started = time.monotonic()
+        self._reaped = False
         self.pid = children.fork(lambda: worker.run(assignment))
         theirs.close()
         ours.settimeout(0)
         self._control: socket.socket | None = ours
         loop.watch(ours.fileno(), self._read)
-        loop.watch_child(self.pid, self._reaped)
+        loop.watch_child(self.pid, self._on_reaped)
 
     def tell(self, message: protocol.Message, descriptors: Sequence[int] = ()) -> None:
         """Send; a worker that does not listen is killed, and its successor learns it all anew."""
@@ -55,8 +57,9 @@ class WorkerProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End the worker; the news comes as of any other end."""
-        os.kill(self.pid, signal.SIGKILL)
+        """End the worker; the news comes as of any other end. One that has ended is left alone."""
+        if not self._reaped:
+            os.kill(self.pid, signal.SIGKILL)
 
     def abandon(self, gone: Callable[[], None]) -> None:
         """Kill the worker, hear nothing more of it, and call `gone` once it is reaped."""
@@ -64,25 +67,35 @@ class WorkerProcess:
         self._ended = lambda _code, _lived: gone()
         self._close_control()
         self.kill()
+        if self._reaped:
+            gone()
 
     def _read(self) -> None:
+        """Take one message; a worker that speaks otherwise, or no longer, is of no use."""
         assert self._control is not None  # noqa: S101 - watched only while it is open
         try:
-            received = protocol.receive(self._control, protocol.FROM_WORKER)
-        except ConnectionError:
+            received = protocol.receive(
+                self._control, protocol.FROM_WORKER, max_body=protocol.INLINE_BYTES
+            )
+        except (ConnectionError, InvalidMessage) as error:
+            log.warning("worker %d is given up: %s", self.pid, error)
             received = None
         if received is None:
-            self._close_control()  # its end comes next, by the loop
+            self._close_control()
+            self.kill()
             return
         message, descriptors = received
         for descriptor in descriptors:
             os.close(descriptor)
         self._spoke(message)
 
-    def _reaped(self, code: int) -> None:
-        while self._control is not None:  # what it said before it ended
-            self._read()
-        self._ended(code, time.monotonic() - self._started)
+    def _on_reaped(self, code: int) -> None:
+        self._reaped = True
+        try:
+            while self._control is not None:  # what it said before it ended
+                self._read()
+        finally:
+            self._ended(code, time.monotonic() - self._started)
 
     def _close_control(self) -> None:
         if self._control is not None:
