@@ -15,6 +15,7 @@ import attrs
 import grpc
 import pytest
 
+from harness.node import open_channel
 from harness.secrecy import TOKENS_KEY, objects, staged
 from harness.waiting import eventually
 from harness.wholenode import CLIENT, PRINCIPAL, VAULT
@@ -250,6 +251,29 @@ def test_malformed_request_is_not_quoted(stage: Stage, attributes: str, secrets:
     )
     call = stage.node.provider.Mount
     assert stage.refused(lambda: call(request, timeout=WAIT_S)) is Code.INVALID_ARGUMENT
+    stage.check()
+
+
+@pytest.mark.parametrize(
+    ("socket", "method", "tags"),
+    [
+        # A map of strings is a list of entries; the value has the second tag.
+        pytest.param("csi/csi.sock", "/csi.v1.Node/NodePublishVolume", b"\x12\x3a", id="node"),
+        pytest.param(
+            "providers/azure.sock", "/v1alpha1.CSIDriverProvider/Mount", b"\x12", id="provider"
+        ),
+    ],
+)
+def test_undecodable_request_is_not_quoted(
+    stage: Stage, socket: str, method: str, tags: bytes
+) -> None:
+    """A message that is no protobuf, since its secret is not UTF-8, is refused unseen."""
+    message = stage.canaries.wrong_secret.text.encode() + b"\xff\xfe"
+    for tag in tags:
+        message = bytes([tag, len(message)]) + message
+    with open_channel(stage.node.directory / socket) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        assert stage.refused(lambda: call(message, timeout=WAIT_S)) is Code.INTERNAL
     stage.check()
 
 
