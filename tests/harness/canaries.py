@@ -61,6 +61,11 @@ class Canary:
         return cls(name=name, text=text, needles=_all_forms(each.encode() for each in wanted))
 
     @classmethod
+    def caught(cls, name: str, text: str) -> Self:
+        """Return a canary of a secret that somebody else made; it must be long and random."""
+        return cls(name=name, text=text, needles=_all_forms([text.encode()]))
+
+    @classmethod
     def binary(cls, name: str) -> Self:
         """Return a canary of 32 bytes that are no text; its text is their base64."""
         content = b"\x00\xff\n" + secrets.token_bytes(29)

@@ -54,6 +54,15 @@ class Canaries:
         single = [each for each in attrs.astuple(self, recurse=False) if isinstance(each, Canary)]
         return (*self.values, *single)
 
+    def files(self) -> dict[str, bytes]:
+        """Return what the files of the class `good` hold at first."""
+        return {
+            "password": self.values[0].text.encode(),
+            "tls/key.pem": self.lines.text.encode(),
+            "hostile": self.hostile.text.encode(),
+            "bytes": self.binary.decoded,
+        }
+
     def tokens(self) -> str:
         """Return what kubelet sends as the pod's tokens."""
         audiences = {"api://AzureADTokenExchange": self.token, "other": self.web_token}
@@ -124,6 +133,14 @@ class Stage:
             TOKENS_KEY: self.canaries.tokens(),
         }
         return publish_request(volume, volume_context=context, secrets=credentials)
+
+    def serves(self, volume: PodVolume) -> bool:
+        """Return whether a volume of the class `good` can be read."""
+        files = self.canaries.files()
+        try:
+            return all((volume.target / path).read_bytes() == files[path] for path in files)
+        except OSError:
+            return False
 
     def refused(self, call: Callable[[], object]) -> grpc.StatusCode:
         """Return the code with which a call is refused, after a look at all that came with it."""

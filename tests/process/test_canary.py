@@ -56,23 +56,12 @@ def published(stage: Stage) -> Iterator[PodVolume]:
     stage.node.unpublish(volume)
 
 
-def contents(stage: Stage) -> dict[str, bytes]:
-    """Return what the files of the class `good` hold at first."""
-    canaries = stage.canaries
-    return {
-        "password": canaries.values[0].text.encode(),
-        "tls/key.pem": canaries.lines.text.encode(),
-        "hostile": canaries.hostile.text.encode(),
-        "bytes": canaries.binary.decoded,
-    }
-
-
 def test_served_secrets_are_seen_by_readers_only(stage: Stage) -> None:
     """Publish, read, rotate twice, unpublish: the pod reads every secret, nobody else sees one."""
     volume = stage.volume()
     stage.publish(volume)
     try:
-        for path, content in contents(stage).items():
+        for path, content in stage.canaries.files().items():
             assert (volume.target / path).read_bytes() == content
         stage.look_around()
         for value in stage.canaries.values[1:]:
@@ -132,7 +121,7 @@ def test_trouble_with_the_vault_tells_no_secret(
         assert stage.refused(lambda: stage.publish(volume)) is trouble.code
         stage.wait_for_log("node server", "refresh failed", failures + 1)
         stage.look_around()
-        assert (published.target / "password").read_bytes() == contents(stage)["password"]
+        assert (published.target / "password").read_bytes() == stage.canaries.files()["password"]
     finally:
         trouble.end(stage.node.emulator)
     volume.remove()
@@ -301,7 +290,7 @@ def test_crash_with_secrets_in_hand_leaves_none(
     assert not dumped
     assert FATAL[fatal] in program.log
     stage.look_around()
-    assert (published.target / "password").read_bytes() == contents(stage)["password"]
+    assert (published.target / "password").read_bytes() == stage.canaries.files()["password"]
     stage.node.unpublish(volume)
     stage.check()
 
@@ -315,7 +304,7 @@ def test_crash_of_the_keeper_leaves_no_secret(
     stage.node.restart("keeper")
     assert not dumped
     assert FATAL[fatal] in keeper.log
-    eventually(lambda: can_read(published, contents(stage)["password"]), "the volume is back")
+    eventually(lambda: stage.serves(published), "the volume is back")
     stage.look_around()
     stage.check()
 
@@ -327,19 +316,11 @@ def test_crash_of_a_worker_leaves_no_secret(
     [before] = stage.node.volumes()
     assert before.worker_pid is not None
     os.kill(before.worker_pid, fatal)
-    assert (published.target / "password").read_bytes() == contents(stage)["password"]
+    assert (published.target / "password").read_bytes() == stage.canaries.files()["password"]
     assert [each.worker_pid for each in stage.node.volumes()] != [before.worker_pid]
     assert FATAL[fatal] in stage.node.programs["keeper"].log
     stage.look_around()
     stage.check()
-
-
-def can_read(volume: PodVolume, content: bytes) -> bool:
-    """Return whether the password is there and right."""
-    try:
-        return (volume.target / "password").read_bytes() == content
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(
