@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from contextlib import contextmanager
@@ -100,3 +101,9 @@ def bind_file(source: Path, destination: Path) -> Iterator[Path]:
         yield destination
     finally:
         subprocess.run(["umount", "--lazy", destination], check=True, timeout=10)
+
+
+def snapshots_held(pid: int | None) -> int:
+    """Return how many snapshots a worker has open; each mapping holds a duplicate."""
+    links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    return sum("akvfs-snapshot" in link for link in links) // 2

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from harness.load import Load, Report, load
-from harness.volumes import bind_file, content, specs
+from harness.volumes import bind_file, content, snapshots_held, specs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,16 +151,10 @@ async def test_unused_generations_are_let_go(published: PublishedVolume, tmp_pat
     await published.rotate()
     pid = await published.worker_pid()
     with trio.fail_after(30):
-        while generations_held(pid) > 2:
+        while snapshots_held(pid) > 2:
             await trio.sleep(0.2)
     with open(held, "rb") as file:
         assert file.read() == content("pass", pinned)
-
-
-def generations_held(pid: int | None) -> int:
-    """Return how many snapshots a worker has open; each mapping holds a duplicate."""
-    links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
-    return sum("akvfs-snapshot" in link for link in links) // 2
 
 
 async def test_target_is_never_writable(published: PublishedVolume) -> None:
