@@ -16,13 +16,14 @@ log = logging.getLogger(__name__)
 STABLE_S: Final = 10.0
 FIRST_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
+_MOST_DOUBLINGS: Final = 16  # far past MAX_BACKOFF_S, far from the end of floats
 
 
 def backoff(early_deaths: int) -> float:
     """Return how long to wait after so many deaths of a young keeper: at first not at all."""
     if early_deaths <= 1:
         return 0.0
-    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (early_deaths - 2))
+    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(early_deaths - 2, _MOST_DOUBLINGS))
 
 
 def supervise(command: Sequence[str]) -> int:
