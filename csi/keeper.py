@@ -77,10 +77,6 @@ class KeeperLink:
         """Whether there is a session at the moment."""
         return self._session is not None
 
-    def is_current(self, keeper: Keeper) -> bool:
-        """Return whether `keeper` is the session at the moment."""
-        return self._session is keeper
-
     async def run(self, on_connected: OnConnected) -> None:
         """Keep a session until superseded; then return, and let every caller know.
 

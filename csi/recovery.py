@@ -1,4 +1,4 @@
-"""What happens when a session with a keeper starts: the registry and the keeper come together.
+"""Registry and keeper come together: when a session starts, and until they agree.
 
 * The keeper serves what we do not know: this process is new. The volumes are resumed from their
   records; the next republish brings their credentials.
@@ -6,10 +6,13 @@
   The volumes are published again from the content in memory.
 * The keeper serves what nobody wants: an unpublish or a failed publish did not get through. It is
   taken away.
+
+What cannot be mended at once is tried again, with growing delays.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -23,12 +26,13 @@ from csi.records import VolumeId
 from csi.refresh import Refresher
 from csi.volumes import Registry, State
 from fusefs.client import PublishedVolume
-from fusefs.errors import FusefsError
+from fusefs.errors import FusefsError, Superseded
 
 log = logging.getLogger(__name__)
 
 _FIRST_RETRY_S: Final = 0.5
-_LAST_RETRY_S: Final = 60.0
+_LAST_RETRY_S: Final = 30.0
+_BROKEN: Final = (State.LOST, State.UNWANTED)
 
 
 class Recovery:
@@ -49,61 +53,71 @@ class Recovery:
         self._locks = locks
         self._delivery = delivery
         self._refresher = refresher
+        self._found = trio.Event()
 
     async def run(self) -> None:
-        """Keep a session, and recover volumes whenever a new one starts."""
+        """Keep a session, and mend what is lost or unwanted, until superseded."""
         async with trio.open_nursery() as nursery:
-
-            def on_connected(keeper: Keeper, published: Sequence[PublishedVolume]) -> None:
-                found = self._registry.reconcile(published)
-                if found.resumed or found.lost or found.unwanted:
-                    log.warning(
-                        "volumes of before: %d resumed, %d to publish again, %d to take away",
-                        len(found.resumed),
-                        len(found.lost),
-                        len(found.unwanted),
-                    )
-                for volume_id in found.lost:
-                    nursery.start_soon(self._restore, keeper, volume_id)
-                for volume_id in found.unwanted:
-                    nursery.start_soon(self._take_away, keeper, volume_id)
-                self._refresher.reconsider()
-
-            await self._link.run(on_connected)
+            nursery.start_soon(self._mend_all)
+            await self._link.run(self._on_connected)
             nursery.cancel_scope.cancel()
 
-    async def _restore(self, keeper: Keeper, volume_id: VolumeId) -> None:
-        """Publish a volume again; a refusal is tried again as long as this session lasts."""
+    def _on_connected(self, _: Keeper, published: Sequence[PublishedVolume]) -> None:
+        found = self._registry.reconcile(published)
+        if found.resumed or found.lost or found.unwanted:
+            log.warning(
+                "volumes of before: %d resumed, %d to publish again, %d to take away",
+                len(found.resumed),
+                len(found.lost),
+                len(found.unwanted),
+            )
+        self._found.set()
+        self._found = trio.Event()
+        self._refresher.reconsider()
+
+    async def _mend_all(self) -> None:
+        """Mend at each new session, and again as long as something is left to mend.
+
+        Volumes become unwanted between sessions too, when the keeper refuses to take one away.
+        """
         delay = _FIRST_RETRY_S
         while True:
+            found = self._found
             try:
-                async with self._locks.hold_interruptibly(volume_id):
-                    volume = self._registry.shown(volume_id)
-                    if volume is not None and volume.state is State.LOST:
-                        await self._delivery.restore(keeper, volume)
-            except (CsiError, FusefsError) as error:
-                log.error(  # noqa: TRY400 - the node's state, not a defect
-                    "a volume cannot be published again",
-                    extra={logkeys.VOLUME_ID: volume_id, logkeys.ERROR: str(error)},
-                )
-            volume = self._registry.shown(volume_id)
-            if (
-                volume is None
-                or volume.state is not State.LOST
-                or not self._link.is_current(keeper)
-            ):
+                keeper = await self._link.next_session()
+            except Superseded:
                 return
-            await trio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY_S)
+            async with trio.open_nursery() as nursery:
+                for volume in self._registry:
+                    # A volume whose lock is taken is being dealt with.
+                    if volume.state in _BROKEN and not self._locks.busy(volume.volume_id):
+                        nursery.start_soon(self._mend, keeper, volume.volume_id)
+            left = any(volume.state in _BROKEN for volume in self._registry)
+            delay = min(delay * 2, _LAST_RETRY_S) if left else _LAST_RETRY_S
+            with trio.move_on_after(delay):
+                await found.wait()
+                delay = _FIRST_RETRY_S
 
-    async def _take_away(self, keeper: Keeper, volume_id: VolumeId) -> None:
-        try:
-            async with self._locks.hold(volume_id):
+    async def _mend(self, keeper: Keeper, volume_id: VolumeId) -> None:
+        with _logged(volume_id):
+            async with self._locks.hold_interruptibly(volume_id):
                 volume = self._registry.get(volume_id)
-                if volume is not None and volume.state is State.UNWANTED:
+                if volume is not None and volume.state is State.LOST:
+                    await self._delivery.restore(keeper, volume)
+                elif volume is not None and volume.state is State.UNWANTED:
                     await self._delivery.remove(keeper, volume_id, volume.spec.target)
-        except FusefsError as error:
-            log.error(  # noqa: TRY400 - the node's state, not a defect
-                "a volume cannot be taken away; kubelet asks again",
-                extra={logkeys.VOLUME_ID: volume_id, logkeys.ERROR: str(error)},
-            )
+
+
+@contextmanager
+def _logged(volume_id: VolumeId) -> Iterator[None]:
+    """Log what goes wrong with one volume: the others, and the session, must live."""
+    problem = "a volume could not be published again or taken away; trying again"
+    fields: dict[str, object] = {logkeys.VOLUME_ID: volume_id}
+    try:
+        yield
+    except (CsiError, FusefsError) as error:
+        log.error(  # noqa: TRY400 - the node's state, not a defect
+            problem, extra=fields | {logkeys.ERROR: str(error)}
+        )
+    except Exception:
+        log.exception(problem, extra=fields)

@@ -77,7 +77,7 @@ async def test_lost_connection_is_noticed_without_a_call() -> None:
         keeper.disconnect()
         await trio.sleep(1)
         assert len(found) == 2
-        assert not link.is_current(first)
+        assert await link.session() is not first
         with pytest.raises(KeeperUnavailable):
             await first.unpublish("v", TARGET)
 
