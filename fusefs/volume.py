@@ -10,9 +10,8 @@ every ticket is answered exactly once.
         |          |           |          |           |                                   |
         +----------+-----------+----------+-----------+--------- closed <-----------------+
 
-A worker may die in any phase; its successor is forked with what holds at that moment, is told when
-it is ready what may have changed since, and the phase goes on. Only before `serving` does a crash
-loop end the volume, since then nobody uses it yet.
+A worker may die in any phase; its successor is forked with what holds at that moment, and the phase
+goes on. Only before `serving` does a crash loop end the volume, since then nobody uses it yet.
 """
 
 from collections import deque
@@ -78,6 +77,7 @@ class Volume:
         self._worker_ready = False
         self._touching = False
         self._unfinished = False
+        self._unsent = False
         self._publishing = [ticket]
         self._queue: deque[Rotation] = deque()
         self._failures = 0
@@ -150,10 +150,7 @@ class Volume:
         return [StartWorker()]
 
     def worker_ready(self) -> list[Effect]:
-        """Go on: a worker answers the kernel.
-
-        It was forked a while ago, so it is told what it may not have been forked with.
-        """
+        """Go on: a worker answers the kernel; it may be older than the end of priming."""
         self._worker_ready = True
         match self.phase:
             case "starting":
@@ -161,8 +158,6 @@ class Volume:
                 return [StartPriming()]
             case "settling":
                 return [EndPriming()]
-            case "swapping" if self.rotation:
-                return [SendSwap(self.rotation)]
             case _:
                 return []
 
@@ -207,10 +202,11 @@ class Volume:
         ended = [EndTouch(finished=True)] if self.rotation else []
         self.rotation = self._queue.popleft()
         self._owed = ()
-        self._unfinished = False
+        self._unfinished = self._unsent = False
         self.phase = "swapping"
-        # A worker that is not ready yet is told when it is.
-        return [*ended, SendSwap(self.rotation)] if self._worker_ready else list(ended)
+        # Each worker hears of a rotation once: one that is not ready yet finds it in its socket,
+        # one that is not forked yet is forked with it, and says itself what became of it.
+        return [*ended, SendSwap(self.rotation)]
 
     def swapped(self, generation: int) -> list[Effect]:
         """Carry out the plan: the worker serves the generation."""
@@ -268,7 +264,8 @@ class Volume:
         if self._touching or not self.rotation:
             return []
         match self.phase:
-            case "swapping" if self._worker_ready:
+            case "swapping" if self._unsent:
+                self._unsent = False
                 return [SendSwap(self.rotation)]
             case "touching":
                 return self._touch(self.rotation)
@@ -285,6 +282,7 @@ class Volume:
         if self.phase == "closed":
             return []
         ready, self._worker_ready = self._worker_ready, False
+        self._unsent = False
         if ready and not self._publishing:
             # It served, so its successor can: somebody killed it, or a request did.
             self._failures = 0
@@ -310,6 +308,8 @@ class Volume:
             self._touching = False
             if self.phase == "notifying":
                 self.phase = "serving"
+        if isinstance(effect, SendSwap):
+            self._unsent = True
         if effect == EndTouch(finished=True) and self.rotation is None:
             self._unfinished = True  # else the next rotation's end does it
         return [RetryLater(TOUCH_RETRY_S), *self._next_rotation()]

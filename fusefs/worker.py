@@ -4,6 +4,7 @@ It is forked from the warmed keeper and gives everything up before it answers an
 afterwards must be imported before: there is no file system to import from.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -104,7 +105,7 @@ class _Worker:
         self._table = table
         self._control = assignment.control
         self._control.settimeout(0)
-        self._rejected: protocol.Rejected | None = None
+        self._adopted: protocol.Swapped | protocol.Rejected | None = None
         settled = [pair for pair in assignment.snapshots if pair[0] != assignment.pending]
         for _, fd in settled:
             table.keep(Snapshot.map(fd))
@@ -113,28 +114,33 @@ class _Worker:
         table.priming = not assignment.primed
         for generation, fd in assignment.snapshots:
             if generation == assignment.pending and assignment.plan is not None:
-                self._rejected = self._adopt(generation, assignment.plan, fd)
+                self._adopted = self._adopt(generation, assignment.plan, fd)
 
-    def _adopt(self, generation: int, encoded: bytes, fd: int) -> protocol.Rejected | None:
-        """Make a generation the current one, or leave everything as it is and say why not.
+    def _adopt(
+        self, generation: int, encoded: bytes, fd: int
+    ) -> protocol.Swapped | protocol.Rejected:
+        """Make a generation the current one, or leave everything as it is; return what to say.
 
         Snapshot and plan come from a node server that may be of another version; a worker that
         raised here would take every successor with it.
         """
-        try:
-            new_plan = plan.decode(encoded)
-            snapshot = Snapshot.map(fd)
-            if generation in self._table.generations:
-                snapshot.close()  # this worker was forked with it
-            else:
+        with contextlib.ExitStack() as undo:
+            try:
+                snapshot = Snapshot.map(fd)
+                undo.callback(snapshot.close)
+                new_plan = plan.decode(encoded)
                 self._check(generation, snapshot, new_plan)
                 self._table.keep(snapshot)
-        except (FusefsError, msgspec.MsgspecError, LookupError) as error:
-            return protocol.Rejected(generation, f"{type(error).__name__}: {error}")
+            except (FusefsError, msgspec.MsgspecError, LookupError) as error:
+                return protocol.Rejected(generation, f"{type(error).__name__}: {error}")
+            undo.pop_all()
         self._table.begin(generation, new_plan)
-        return None
+        return protocol.Swapped(generation)
 
     def _check(self, generation: int, snapshot: Snapshot, new_plan: plan.Plan) -> None:
+        if generation in self._table.generations:
+            message = f"generation {generation} is served already"
+            raise InvalidSnapshot(message)
         found = (snapshot.generation, new_plan.generation)
         if found != (generation, generation) or new_plan.previous not in self._table.generations:
             message = f"generation {generation} was announced, snapshot and plan are of {found}"
@@ -154,8 +160,8 @@ class _Worker:
             # The predecessor may have swapped and died before it told the kernel.
             self._invalidate(self._table.live_nodes())
         protocol.send(self._control, protocol.Ready(reply))
-        if self._rejected is not None:
-            protocol.send(self._control, self._rejected)
+        if self._adopted is not None:
+            protocol.send(self._control, self._adopted)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey)
             await session.serve()
@@ -186,15 +192,13 @@ class _Worker:
 
     def _swap(self, generation: int, encoded: bytes, fd: int) -> None:
         """Make the generation current, then make the kernel ask again for what changed."""
-        rejected = self._adopt(generation, encoded, fd)
-        if rejected is not None:
-            protocol.send(self._control, rejected)
-            return
-        snapshot = self._table.generations[generation].snapshot
-        changed = [snapshot.files[path].node for path in plan.decode(encoded).changed]
-        changed.extend(entry.node for entry in snapshot.directories.values())
-        self._invalidate(changed)
-        protocol.send(self._control, protocol.Swapped(generation))
+        outcome = self._adopt(generation, encoded, fd)
+        if isinstance(outcome, protocol.Swapped):
+            snapshot = self._table.generations[generation].snapshot
+            changed = [snapshot.files[path].node for path in plan.decode(encoded).changed]
+            changed.extend(entry.node for entry in snapshot.directories.values())
+            self._invalidate(changed)
+        protocol.send(self._control, outcome)
 
     @staticmethod
     def _invalidate(nodes: list[int]) -> None:
