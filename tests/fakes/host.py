@@ -2,8 +2,8 @@
 
 The world has a target, workers, children and timers. Nothing in it moves by itself: `choices` lists
 what may happen next, and the caller picks. A worker takes its messages in order, from what it was
-forked with; a touch child gets through only where the worker has its plan in progress, as the real
-handlers see to it.
+forked with, and rejects what it cannot serve; a touch child gets through only where the worker has
+its plan in progress, as the real handlers see to it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Choice = tuple[str, Callable[[], None]]
 STEADY_S: Final = 10.0
+BROKEN: Final = b"broken"  # a plan that no worker can follow
 
 
 class Refused(OSError):
@@ -28,15 +29,24 @@ class Refused(OSError):
 
 @attrs.define
 class FakeWorker:
-    """A worker: what it knows, and what it has been told and not read yet."""
+    """A worker: what it knows, what it has to say, and what it was told and has not read yet."""
 
     generation: int
-    plan: bytes | None
     primed: bool
+    plan: bytes | None = None
     ready: bool = False
+    outcome: tuple[int, bool] | None = None
     inbox: list[effects.EndPriming | effects.SendSwap | effects.EndTouch] = attrs.field(
         factory=list
     )
+
+    def adopt(self, rotation: effects.Rotation) -> None:
+        """Make a generation the current one, or leave everything as it is."""
+        assert rotation.generation != self.generation, "told twice"
+        fits = rotation.plan != BROKEN and rotation.previous == self.generation
+        if fits:
+            self.generation, self.plan = rotation.generation, rotation.plan
+        self.outcome = (rotation.generation, fits)
 
 
 @attrs.define
@@ -55,6 +65,8 @@ class FakeHost:
     Attributes:
         volume: The machine under test.
         fails_after: How many effects still succeed before one fails; None for all.
+        kept: The generations held.
+        discarded: Those that a worker rejected.
         answers: Every answer that was given, in order.
         phases: Every phase that the volume came to, in order.
     """
@@ -67,6 +79,8 @@ class FakeHost:
     priming: int = 0
     touches: list[FakeChild] = attrs.field(factory=list)
     timers: list[effects.Effect] = attrs.field(factory=list)
+    kept: set[int] = attrs.field(factory=lambda: {1})
+    discarded: set[int] = attrs.field(factory=set)
     answers: list[effects.Answer] = attrs.field(factory=list)
     phases: list[Phase] = attrs.field(factory=list)
     torn_down: bool = False
@@ -114,6 +128,9 @@ class FakeHost:
             case effects.EndPriming() | effects.SendSwap() | effects.EndTouch():
                 if self.worker is not None:
                     self.worker.inbox.append(effect)
+            case effects.Discard(generation=generation):
+                self.kept.remove(generation)
+                self.discarded.add(generation)
             case effects.Answer():
                 self.answers.append(effect)
             case effects.TearDown():
@@ -121,8 +138,12 @@ class FakeHost:
 
     def _start_worker(self) -> None:
         assert self.worker is None, "two workers at a time"
-        volume = self.volume
-        self.worker = FakeWorker(volume.served, volume.plan_in_progress, volume.primed)
+        volume, rotation = self.volume, self.volume.rotation
+        assert volume.served in self.kept
+        before = rotation.previous if rotation else volume.served
+        self.worker = FakeWorker(before, volume.primed)
+        if rotation:
+            self.worker.adopt(rotation)
 
     def _tear_down(self) -> None:
         assert not self.torn_down, "torn down twice"
@@ -142,7 +163,9 @@ class FakeHost:
             found.append(("target cleared", self.end_clearing))
         if self.worker and not self.worker.ready:
             found.append(("worker ready", self.make_ready))
-        if self.worker and self.worker.ready and self.worker.inbox:
+        if self.worker and self.worker.ready and self.worker.outcome:
+            found.append(("worker speaks", self.let_worker_speak))
+        elif self.worker and self.worker.ready and self.worker.inbox:
             found.append(("worker reads", self.let_worker_read))
         if self.priming and self.worker and self.worker.ready:
             found.append(("primed", self.end_priming))
@@ -177,15 +200,25 @@ class FakeHost:
                 self.worker.primed = True
                 self.carry_out(self.volume.priming_ended())
             case effects.SendSwap(rotation=rotation):
-                self.worker.generation = rotation.generation
-                self.worker.plan = rotation.plan
-                self.carry_out(self.volume.swapped(rotation.generation))
+                self.worker.adopt(rotation)
             case effects.EndTouch(finished=finished):
                 self.worker.plan = None if finished else self.worker.plan
 
-    def kill_worker(self, lived_s: float) -> None:
-        """End the worker; what it had not read is lost."""
+    def let_worker_speak(self) -> None:
+        """Let the worker say what became of the generation it was told of."""
         assert self.worker is not None
+        assert self.worker.outcome is not None
+        (generation, fits), self.worker.outcome = self.worker.outcome, None
+        if fits:
+            self.carry_out(self.volume.swapped(generation))
+        else:
+            self.carry_out(self.volume.rejected(generation, "it is broken"))
+
+    def kill_worker(self, lived_s: float) -> None:
+        """End the worker; what it had not read is lost, what it had said is heard."""
+        assert self.worker is not None
+        if self.worker.ready and self.worker.outcome:
+            self.let_worker_speak()
         self.worker = None
         self.carry_out(self.volume.worker_died(lived_s=lived_s))
 

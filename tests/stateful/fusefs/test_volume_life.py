@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 from typing_extensions import override
 
-from fakes.host import STEADY_S, FakeHost
+from fakes.host import BROKEN, STEADY_S, FakeHost
 from fusefs import effects
 from fusefs.volume import Phase, Volume
 
@@ -27,7 +27,7 @@ LEGAL: Final[dict[Phase, set[Phase]]] = {
     "priming": {"settling"},
     "settling": {"serving", "swapping"},
     "serving": {"swapping", "notifying"},
-    "swapping": {"touching"},
+    "swapping": {"touching", "serving", "swapping"},
     "touching": {"notifying"},
     "notifying": {"serving", "swapping"},
     "closed": set(),
@@ -51,9 +51,9 @@ class VolumeLife(RuleBasedStateMachine):
     def publish(self) -> None:
         """Begin with a new volume."""
         self.asked: list[effects.Ticket] = []
+        self.broken: set[effects.Ticket] = set()
         self.host = FakeHost(Volume(1, self.new_ticket()))
         self.volume = self.host.volume
-        self.handed_in = 1
         self.acknowledged = 1
         self.host.carry_out(self.volume.begin())
 
@@ -85,14 +85,15 @@ class VolumeLife(RuleBasedStateMachine):
     # Requests
 
     @precondition(lambda self: self.volume.newest - self.volume.acknowledged < 3)
-    @rule(then=THEN)
-    def rotate(self, then: int) -> None:
+    @rule(then=THEN, broken=st.sampled_from([False, False, False, True]))
+    def rotate(self, then: int, *, broken: bool) -> None:
         """Hand in the next generation, also to a volume that has ended meanwhile."""
-        self.handed_in += 1
-        generation = self.handed_in
-        ticket = self.new_ticket()
-        plan = b"plan-%d" % generation
-        rotation = effects.Rotation(generation, self.volume.newest, plan, ticket)
+        previous, ticket = self.volume.newest, self.new_ticket()
+        plan = BROKEN if broken else b"plan-%d" % ticket.request
+        rotation = effects.Rotation(previous + 1, previous, plan, ticket)
+        if broken:
+            self.broken.add(ticket)
+        self.host.kept.add(previous + 1)
         self.host.carry_out(self.volume.rotate(rotation))
         self.go_on(then)
 
@@ -189,7 +190,7 @@ class VolumeLife(RuleBasedStateMachine):
     def acknowledgements_only_grow(self) -> None:
         """No generation is acknowledged after a newer one, nor before it is served."""
         assert self.acknowledged <= self.volume.acknowledged <= self.volume.served
-        assert self.volume.served <= self.volume.newest <= self.handed_in
+        assert self.volume.served <= self.volume.newest
         self.acknowledged = self.volume.acknowledged
 
     @invariant()
@@ -199,6 +200,7 @@ class VolumeLife(RuleBasedStateMachine):
         assert {self.volume.acknowledged, self.volume.served, self.volume.newest} <= spared
         if self.volume.rotation:
             assert self.volume.rotation.previous in spared
+        assert self.host.torn_down or spared <= self.host.kept | self.host.discarded
 
     @invariant()
     def end_is_the_end(self) -> None:
@@ -228,7 +230,9 @@ class VolumeLife(RuleBasedStateMachine):
             assert worker is not None
             assert (worker.generation, worker.plan) == (self.volume.acknowledged, None)
             assert self.volume.acknowledged == self.volume.newest
-            assert not [answer for answer in self.host.answers if answer.error]
+            refused = {answer.ticket for answer in self.host.answers if answer.error}
+            assert self.broken <= refused
+            assert self.broken or not refused
 
 
 TestVolumeLife = VolumeLife.TestCase
