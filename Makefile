@@ -46,10 +46,6 @@ changelog: ## Show what the changelog fragments amount to
 	@scripts/bootstrap lint
 	@$(BIN)/towncrier build --draft
 
-bench: ## Measure reads, publish and rotation, each beside a reference (root)
-	@scripts/bootstrap test
-	@cd tests && PYTHONPATH=.. ../$(BIN)/python -m bench
-
 coverage: ## Run every test and report the lines that none of them reached
 	@scripts/bootstrap test
 	@$(BIN)/coverage erase

@@ -91,7 +91,7 @@ def as_worker(assignment: worker.Assignment, result: int, arguments: list[str]) 
     found = {**probes(int(neighbour), keeper_socket, other_file), **status()}
     try:
         handler(failing_handler)().send(None)
-    except BaseException as error:  # noqa: BLE001 - what a handler raises is the result
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - what a handler raises is the result
         found["failing handler"] = str(error)
     found["descriptors"] = "none leads out" if attempt(open_parents) == "allowed" else "way out"
     os.write(result, json.dumps(found).encode())
