@@ -82,8 +82,9 @@ class Keeper:
         self._listener.close()
         if self._volumes:
             log.warning("the keeper ends with %d volumes mounted", len(self._volumes))
+        # The directory stays: a successor may have its own mount on it, in its own namespace, which
+        # would go with the directory.
         syscalls.umount2(self._private, syscalls.MNT_DETACH)
-        Path(self._private).rmdir()
         self._root.close()
         self._loop.close()
 
@@ -308,8 +309,9 @@ def run(config: Config) -> None:
     check_uid_base(config.worker_uid_base)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    syscalls.unshare(syscalls.CLONE_NEWNET)  # it talks to nobody
     try:
-        mounts.share_only(config.kubelet_root)
+        mounts.share_only(f"{config.kubelet_root}/pods")
         root = KubeletRoot(config.kubelet_root)
     except OSError as error:
         message = (

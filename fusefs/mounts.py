@@ -38,10 +38,12 @@ def share_only(path: str) -> None:
     """
     syscalls.unshare(syscalls.CLONE_NEWNS)
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | syscalls.AT_RECURSIVE
-    tree = syscalls.open_tree(syscalls.AT_FDCWD, path, flags)
+    real = os.path.realpath(path, strict=True)  # what follows is done without following links
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, real, flags)
     try:
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-        place = os.open(path, os.O_PATH | os.O_DIRECTORY)  # move_mount follows no link
+        _detach(real, MNT_DETACH)  # in a container it is a mount, whose copies of ours nobody needs
+        place = os.open(real, os.O_PATH | os.O_DIRECTORY)
         try:
             syscalls.move_mount(tree, place, "")
         finally:

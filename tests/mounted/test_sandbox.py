@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from fusefs.client import KeeperClient
+    from harness.programs import Program
     from harness.volumes import PublishedVolume
 
 _REFUSED = {
@@ -78,6 +80,15 @@ async def test_worker_is_stripped_of_privileges(published: PublishedVolume) -> N
     limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
     assert re.search(r"Max core file size\s+0\s+0", limits)
     assert re.search(r"Max processes\s+1\s+1", limits)
+
+
+async def test_keeper_has_no_network(keeper: Program, client: KeeperClient) -> None:
+    """The keeper lives in a network namespace of its own, with nothing in it."""
+    assert client.keeper_pid == keeper.pid
+    mine, its = (os.readlink(f"/proc/{who}/ns/net") for who in ("self", keeper.pid))
+    assert mine != its
+    devices = Path(f"/proc/{keeper.pid}/net/dev").read_text(encoding="utf-8").splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in devices] == ["lo"]
 
 
 async def test_worker_holds_exactly_what_it_needs(published: PublishedVolume) -> None:
