@@ -16,8 +16,10 @@ class NotInTime(AssertionError):
     """What a test waited for did not come about before the deadline."""
 
 
-def eventually(condition: Callable[[], bool], what: str, *, timeout_s: float = 10.0) -> None:
-    """Return once `condition` is true.
+def eventually(
+    condition: Callable[[], bool], what: str, *, timeout_s: float = 10.0, pause_s: float = PAUSE_S
+) -> None:
+    """Return once `condition` is true, which is looked at every `pause_s`.
 
     Raises:
         NotInTime: It was still false after `timeout_s`; the message says `what` was expected.
@@ -28,4 +30,4 @@ def eventually(condition: Callable[[], bool], what: str, *, timeout_s: float = 1
         if time.monotonic() > deadline:
             message = f"not within {timeout_s:g} s: {what}"
             raise NotInTime(message)
-        never.wait(PAUSE_S)
+        never.wait(pause_s)

@@ -1,0 +1,70 @@
+"""What takes minutes to make is made once, in the user's cache folder.
+
+An entry is a folder whose name says what it was made from. It is made under a hidden name, under a
+lock, and renamed when it is complete, so an interrupted run leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def say(line: str) -> None:
+    """Tell whoever waits what is being done."""
+    print(f"==> {line}", file=sys.stderr, flush=True)
+
+
+def folder() -> Path:
+    """Return this project's cache folder, which is there afterwards."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(base, "akvfs", "cluster")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def digest(*parts: bytes | str) -> str:
+    """Return a short name for what an entry is made from."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        hasher.update(len(data).to_bytes(8))
+        hasher.update(data)
+    return hasher.hexdigest()[:12]
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the lock of one name against every other process and thread."""
+    with (folder() / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the entry of this name, after making it if it is not there.
+
+    Args:
+        name: Of the folder, with a digest of what it is made from.
+        make: Fills an empty folder; what it raises is passed on and nothing is kept.
+    """
+    entry = folder() / name
+    with locked(name):
+        for unfinished in folder().glob(f".{name}.*.unfinished"):
+            shutil.rmtree(unfinished)
+        if not entry.exists():
+            hidden = tempfile.mkdtemp(prefix=f".{name}.", suffix=".unfinished", dir=folder())
+            Path(hidden).chmod(0o755)
+            make(Path(hidden))
+            Path(hidden).rename(entry)
+    return entry

@@ -1,0 +1,126 @@
+"""Building images without a daemon and without a registry.
+
+What a Dockerfile starts from is looked up in a storage of buildah's in the cache folder. The one
+base in there is the Debian of `roots`, under the name that the project's Dockerfiles use, so the
+same files build with docker where there is a registry.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cluster import cache, roots
+from cluster.addresses import PAUSE_IMAGE
+from cluster.commands import run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BASE: Final = f"docker.io/library/debian:{roots.SUITE}-slim"
+PAUSE: Final = Path(__file__).parent / "images" / "pause"
+# The machine's certificate authorities may be others than Debian's; an overlay (O), so that a step
+# may install into the folder without the machine noticing.
+CERTIFICATES: Final = "/etc/ssl/certs"
+_ARCHIVE: Final = "image.tar"
+
+
+def build(
+    context: Path,
+    *,
+    tag: str,
+    archive: Path,
+    dockerfile: Path | None = None,
+    arguments: Mapping[str, str] | None = None,
+) -> Path:
+    """Build an image and write it to a file that `Cluster.import_image` takes; return the file.
+
+    Steps that were done before are taken from the storage.
+
+    Args:
+        context: The folder that the Dockerfile copies from.
+        tag: The image's name.
+        archive: The file; it is replaced.
+        dockerfile: Instead of the one in the context.
+        arguments: Build arguments.
+
+    Raises:
+        CommandFailed: As buildah says.
+    """
+    with cache.locked("images"):
+        _make_base()
+        _bud(context, tag, dockerfile=dockerfile, arguments=arguments)
+        archive.unlink(missing_ok=True)
+        _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")
+    return archive
+
+
+def pause() -> Path:
+    """Return the archive of the image that every pod needs, after building it the first time."""
+
+    def make(target: Path) -> None:
+        cache.say("building the pause image")
+        with tempfile.TemporaryDirectory() as folder:
+            context = Path(folder)
+            program = context / "pause"
+            run(["gcc", "-Os", "-static", "-s", "-o", str(program), str(PAUSE / "pause.c")])
+            build(
+                context,
+                tag=PAUSE_IMAGE,
+                archive=target / _ARCHIVE,
+                dockerfile=PAUSE / "Dockerfile",
+            )
+
+    sources = [path.read_bytes() for path in sorted(PAUSE.iterdir())]
+    return cache.kept(f"pause-{cache.digest(PAUSE_IMAGE, *sources)}", make) / _ARCHIVE
+
+
+def _make_base() -> None:
+    """Put the base into the storage, unless it is there."""
+    if _buildah_finds(BASE):
+        return
+    root = roots.base()
+    cache.say(f"making the image {BASE}")
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        run(["tar", "--numeric-owner", "-C", str(root), "-cf", str(context / "root.tar"), "."])
+        (context / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n", encoding="utf-8")
+        _bud(context, BASE)
+
+
+def _bud(
+    context: Path,
+    tag: str,
+    *,
+    dockerfile: Path | None = None,
+    arguments: Mapping[str, str] | None = None,
+) -> None:
+    _buildah(
+        "bud",
+        "--isolation=chroot",
+        "--layers",
+        "--pull-never",
+        "--quiet",
+        f"--volume={CERTIFICATES}:{CERTIFICATES}:O",
+        f"--file={dockerfile or context / 'Dockerfile'}",
+        f"--tag={tag}",
+        *(f"--build-arg={name}={value}" for name, value in (arguments or {}).items()),
+        str(context),
+    )
+
+
+def _storage() -> tuple[str, ...]:
+    """Return the flags that name a storage of our own, in place of the machine's."""
+    folder = cache.folder() / f"images-{roots.base().name}"
+    return (f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}")
+
+
+def _buildah(*arguments: str) -> None:
+    run(["buildah", *_storage(), *arguments], apart=True)
+
+
+def _buildah_finds(image: str) -> bool:
+    command = ["buildah", *_storage(), "inspect", "--type=image", image]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,221 @@
+"""The node: its machine, and the programs that make it one of Kubernetes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cluster import configuration
+from cluster.addresses import NODE
+from cluster.api import Api
+from cluster.cluster import Cluster
+from cluster.components import COMMANDS, IMPORT_IMAGE
+from cluster.machine import Machine
+from cluster.process import Process
+from harness.waiting import NotInTime, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cluster.material import Material
+
+START_TIMEOUT_S: Final = 120.0  # about ten seconds when nobody else wants the cores
+COMMAND_TIMEOUT_S: Final = 60.0
+_CONTAINERD_SOCKET: Final = "/run/containerd/containerd.sock"
+
+
+class NodeFailed(AssertionError):
+    """The node did not become ready; the message holds the end of each log."""
+
+
+class Node:
+    """A node with its control plane, which may be rebooted.
+
+    Attributes:
+        machine: Its namespaces.
+        processes: Its programs by name; `restart` and the like are theirs.
+        api: The API server.
+    """
+
+    def __init__(self, folder: Path, logs: Path, material: Material) -> None:
+        """Describe a node; nothing runs yet.
+
+        Args:
+            folder: Holds everything that the node writes, and is removed when it stops.
+            logs: One file for each program.
+            material: What the node is made of.
+        """
+        self.logs = logs
+        self.machine = Machine(
+            folder,
+            layers=material.layers,
+            programs=material.programs,
+            log=logs / "machine.log",
+        )
+        self.processes: dict[str, Process] = {}
+        self._folder = folder
+        self._material = material
+        self.api = Api(folder / "api.sock")
+
+    def start(self) -> None:
+        """Boot the machine, start the programs and return when the node takes pods.
+
+        Raises:
+            NodeFailed: It does not.
+            MachineFailed: The machine did not even boot.
+        """
+        self.machine.boot()
+        for name in ("etcd", "containerd", "kube-apiserver", "kubelet"):
+            self._run(name)
+        self._serve_api()
+        self._wait(self._runtime_listens, "the container runtime listens")
+        self.import_image(self._material.pause)
+        self._wait(self.api.is_ready, "the API server is ready")
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self._run(name)
+        self._wait(self._takes_pods, "the node is ready")
+
+    def stop(self) -> None:
+        """End everything and remove what was written, but for the logs; twice is no mistake.
+
+        Raises:
+            MachineFailed: Something is left.
+        """
+        self._halt(keep=False)
+
+    def reboot(self) -> None:
+        """Cut the power and start again: processes, mounts and networks are new, disks the same.
+
+        Raises:
+            NodeFailed: The node did not become ready again.
+        """
+        self._halt(keep=True)
+        self.start()
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """Return the arguments that run kubectl or helm (with `user_environment`)."""
+        return self.machine.beside(str(self._material.programs / program), *arguments)
+
+    @property
+    def user_environment(self) -> dict[str, str]:
+        """The environment of kubectl and helm: the administrator's, with a home of its own."""
+        return {
+            **self.machine.environment,
+            "HOME": str(self._folder / "home"),
+            "KUBECONFIG": str(self._folder / "etc" / "admin.kubeconfig"),
+        }
+
+    def run(self, *command: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """Run a program on the node, in its root and namespaces, and return its output.
+
+        Raises:
+            subprocess.CalledProcessError: It ended with an error.
+            subprocess.TimeoutExpired: It did not end in time; it was killed.
+        """
+        return subprocess.run(
+            self.machine.inside(*command),
+            env=dict(self.machine.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+        ).stdout
+
+    def path(self, inside: str) -> Path:
+        """Return a path by which this process reaches a file of the node."""
+        return Path(f"/proc/{self.machine.init}/root{inside}")
+
+    def import_image(self, archive: Path) -> None:
+        """Give the node an image that `images.build` wrote.
+
+        Raises:
+            subprocess.CalledProcessError: The container runtime did not take it.
+        """
+        with archive.open("rb") as file:
+            subprocess.run(
+                self.machine.inside(*IMPORT_IMAGE),
+                env=dict(self.machine.environment),
+                stdin=file,
+                capture_output=True,
+                check=True,
+                timeout=COMMAND_TIMEOUT_S,
+            )
+
+    def log_tails(self) -> str:
+        """Return the end of each program's log."""
+        return "\n".join(process.log_tail for process in self.processes.values())
+
+    def _run(self, name: str) -> None:
+        self.processes[name] = Process(
+            name,
+            self.machine.inside(*COMMANDS[name]),
+            log=self.logs / f"{name}.log",
+            environment=self.machine.environment,
+        )
+
+    def _serve_api(self) -> None:
+        """Let the API be reached from outside the node's network, through a socket."""
+        socket = self._folder / "api.sock"
+        socket.unlink(missing_ok=True)
+        self.processes["kubectl-proxy"] = Process(
+            "kubectl-proxy",
+            self.command("kubectl", "proxy", f"--unix-socket={socket}"),
+            log=self.logs / "kubectl-proxy.log",
+            environment=self.user_environment,
+        )
+
+    def _halt(self, *, keep: bool) -> None:
+        self.machine.halt(keep=keep)
+        for process in self.processes.values():
+            process.end(signal.SIGKILL)
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        def holds() -> bool:
+            ended = [process.name for process in self.processes.values() if not process.running]
+            if ended:
+                message = f"{', '.join(ended)} ended before: {what}\n{self.log_tails()}"
+                raise NodeFailed(message)
+            return condition()
+
+        try:
+            eventually(holds, what, timeout_s=START_TIMEOUT_S, pause_s=0.1)
+        except NotInTime as error:
+            message = f"{error}\n{self.log_tails()}"
+            raise NodeFailed(message) from None
+
+    def _runtime_listens(self) -> bool:
+        return self.path(_CONTAINERD_SOCKET).exists()
+
+    def _takes_pods(self) -> bool:
+        """Return whether the node is ready and pods may be made: each needs a service account."""
+        account = self.api.find("/api/v1/namespaces/default/serviceaccounts/default")
+        node = self.api.find(f"/api/v1/nodes/{NODE}")
+        if account is None or node is None or node["spec"].get("taints"):
+            return False
+        conditions = {each["type"]: each["status"] for each in node["status"]["conditions"]}
+        return conditions.get("Ready") == "True"
+
+
+@contextmanager
+def node(folder: Path, *, logs: Path, material: Material) -> Iterator[Cluster]:
+    """Run a node in a folder, which must not exist and is gone afterwards.
+
+    Args:
+        folder: Its path must be short, for the sockets in it, and without spaces or commas.
+        logs: An existing folder for the logs, which stay.
+        material: What the node is made of.
+    """
+    (folder / "etc").mkdir(parents=True)
+    configuration.write(folder / "etc")
+    running = Node(folder, logs, material)
+    try:
+        running.start()
+        yield Cluster(running)
+    finally:
+        running.stop()
