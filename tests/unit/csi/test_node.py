@@ -8,12 +8,20 @@ import attrs
 import pytest
 import trio
 
-from csi.errors import ClassNotFound, ProviderFailed, TargetTaken, VolumeElsewhere
+from csi.errors import (
+    ClassNotFound,
+    ContentTooLarge,
+    MountFailed,
+    ProviderFailed,
+    TargetTaken,
+    VolumeElsewhere,
+)
 from csi.records import Credentials, TargetPath, VolumeId
 from fakes.kubelet import publish_request, target_of, unpublish_request, volume_of
 from fakes.nodeserver import world
 from fakes.virtualtime import virtual_time
 from fusefs.errors import KeeperUnavailable, Superseded, VolumeFailed
+from fusefs.snapshot import MAX_SNAPSHOT_BYTES
 
 if TYPE_CHECKING:
     from csi.records import MountCall
@@ -276,3 +284,14 @@ async def test_attributes_win_over_parameters_but_not_ours() -> None:
         assert here.providers.times == [0.0, 3600.0]
         assert '"keyvaultName":"pod"' in here.providers.calls[0][1].attributes
         assert "akvfs/" not in here.providers.calls[0][1].attributes
+
+
+@virtual_time
+async def test_content_beyond_a_snapshot_is_refused() -> None:
+    """More than a snapshot may hold is told as such, and nothing is left."""
+    async with world() as here:
+        here.providers.files = {"large": bytes(MAX_SNAPSHOT_BYTES)}
+        with pytest.raises(MountFailed, match="show fewer or smaller objects") as caught:
+            await here.core.node.publish(publish_request())
+        assert isinstance(caught.value.error, ContentTooLarge)
+        assert (here.keeper.calls, list(here.core.registry)) == ([], [])

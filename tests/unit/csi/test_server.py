@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,6 @@ from fakes.providersocket import provider_at
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
 
 async def test_successor_takes_the_socket_without_a_gap(tmp_path: Path) -> None:
@@ -177,3 +177,10 @@ async def test_unknown_method_is_unimplemented(tmp_path: Path) -> None:
         method: Callable[..., object] = node.channel.unary_unary("/csi.v1.Controller/CreateVolume")
         code, _ = await node.fails(method, b"")
     assert code == "UNIMPLEMENTED"
+
+
+async def test_directory_that_takes_no_socket_is_told() -> None:
+    """A path where nothing can be bound is an error of ours, and leaves no server."""
+    with pytest.raises(SocketError, match=r"cannot serve at /proc/csi\.sock"):
+        async with serving(Path("/proc/csi.sock"), lambda _: None, threads=2):
+            raise AssertionError
