@@ -34,6 +34,8 @@ from fusefs.snapshot import FileSpec, Sealed, Snapshot, differs, seal
 
 log = logging.getLogger(__name__)
 
+_UNDO_TIMEOUT_S: Final = 10.0
+
 
 @attrs.frozen(kw_only=True)
 class RotationPolicy:
@@ -233,9 +235,6 @@ class Delivery:
                 extra=_fields(spec) | {logkeys.SECONDS: asked},
             )
         return max(asked, floor)
-
-
-_UNDO_TIMEOUT_S: Final = 10.0
 
 
 def _snapshot(volume: Volume) -> Snapshot:

@@ -107,7 +107,9 @@ class Refresher:
         try:
             async with self._limit, self._locks.hold_interruptibly(volume_id):
                 volume = self._registry.shown(volume_id)
-                if volume is not None:
+                if volume is None:  # unpublished since it was due
+                    self._schedule.remove(volume_id)
+                else:
                     await self._delivery.refresh(await self._link.session(), volume)
         except (CsiError, FusefsError) as error:
             self._failed(volume_id, error)

@@ -61,7 +61,7 @@ class Schedule:
             jitter: By how much of itself an interval may grow, 0 to 1.
         """
         # Invariant: a member's group exists and names it; no group is without members.
-        # Invariant: a member has a time to retry exactly when its last refreshes failed.
+        # Invariant: a member whose last refresh failed has a time to retry.
         self._groups: dict[Hashable, _Group] = {}
         self._members: dict[VolumeId, _Member] = {}
         self._random = random.Random(node)  # noqa: S311 - spreads load, keeps no secret
@@ -139,7 +139,6 @@ class Schedule:
         """Let a volume try again at once, because what made it fail may be gone."""
         member = self._members.get(volume_id)
         if member is not None:
-            member.failures = max(member.failures, 1)
             member.retry_at = now
 
     def succeeded(self, volume_id: VolumeId, interval: float, now: float) -> None:
@@ -160,7 +159,7 @@ class Schedule:
     def is_failing(self, volume_id: VolumeId) -> bool:
         """Return whether the last refresh of a volume failed."""
         member = self._members.get(volume_id)
-        return member is not None and member.retry_at is not None
+        return member is not None and member.failures > 0
 
     def failed(self, volume_id: VolumeId, now: float) -> int:
         """Note a failure; return how many there were in a row."""
@@ -182,8 +181,8 @@ class Schedule:
             if volume_id not in self._groups[member.group].members:
                 message = f"volume {volume_id} is not in its group"
                 raise InvariantViolated(message)
-            if (member.retry_at is None) is not (member.failures == 0):
-                message = f"volume {volume_id} retries without a failure, or does not after one"
+            if member.failures and member.retry_at is None:
+                message = f"volume {volume_id} failed and is not tried again"
                 raise InvariantViolated(message)
         for group in self._groups.values():
             if not group.members or not group.members <= self._members.keys():

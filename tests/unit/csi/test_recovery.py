@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from csi.errors import ProviderFailed
 from csi.records import Credentials
 from csi.volumes import State
 from fakes.keeper import FakeKeeper
@@ -17,7 +18,13 @@ from fakes.virtualtime import virtual_time
 from fusefs.errors import VolumeFailed
 
 if TYPE_CHECKING:
+    from csi.records import MountCall
     from fakes.keeper import Moment
+
+
+async def _fail(_: MountCall) -> None:
+    code = "UNAVAILABLE"
+    raise ProviderFailed(code, "the vault is out")
 
 
 @virtual_time
@@ -53,6 +60,21 @@ async def test_resumed_volume_joins_the_tick_of_its_class() -> None:
         await trio.sleep(250)
         assert [moment - start for moment in here.providers.times] == [0.0, 120.0, 240.0]
         here.check()
+
+
+@virtual_time
+async def test_resumed_volume_that_fails_waits_one_interval() -> None:
+    """The first failure after a resume is answered like any first failure."""
+    keeper = FakeKeeper()
+    async with world(keeper) as before:
+        await before.core.node.publish(publish_request())
+    async with world(keeper) as here:
+        start = trio.current_time()
+        here.providers.hook = _fail
+        await here.core.node.publish(publish_request())
+        await trio.sleep(130)
+        assert [moment - start for moment in here.providers.times] == [0.0, 120.0]
+        assert keeper.shown("csi-web") == {"password": b"first"}
 
 
 @virtual_time
