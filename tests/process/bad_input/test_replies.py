@@ -61,7 +61,7 @@ ROWS: Final = [
     path_row("element-of-300-bytes", "at most 255 bytes", "n" * 300),
     path_row("element-of-300-bytes-below", "at most 255 bytes", f"dir/{'n' * 300}"),
     path_row("umlauts-of-300-bytes", "at most 255 bytes", "ü" * 150),
-    path_row("path-of-5000-characters", "at most 4096 characters", "d/" * 2500 + "f"),
+    path_row("path-of-5000-characters", "at most 4095 bytes", "d/" * 2500 + "f"),
     path_row("path-with-dot", "must be clean", "dir/./file"),
     path_row("path-with-empty-element", "must be clean", "dir//file"),
     path_row("path-of-a-directory", "must be clean", "dir/"),
