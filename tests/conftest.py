@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TESTS: Final = Path(__file__).parent
 PRIVILEGED_TIERS: Final = ("mounted", "process", "conformance")
 
+# Before grpc is imported: some tests fork, and their children use no gRPC.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 hypothesis.settings.register_profile("dev", max_examples=50, stateful_step_count=30, deadline=None)
 hypothesis.settings.register_profile(
     "ci", max_examples=200, stateful_step_count=50, deadline=None, print_blob=True
