@@ -202,7 +202,7 @@ class Volume:
         ended = [EndTouch(finished=True)] if self.rotation else []
         self.rotation = self._queue.popleft()
         self._owed = ()
-        self._unfinished = self._unsent = False
+        self._unsent = False
         self.phase = "swapping"
         # Each worker hears of a rotation once: one that is not ready yet finds it in its socket,
         # one that is not forked yet is forked with it, and says itself what became of it.
@@ -213,6 +213,7 @@ class Volume:
         if self.phase != "swapping" or not self.rotation or self.rotation.generation != generation:
             return []
         self.phase = "touching"
+        self._unfinished = False  # the end of this rotation is the end of all before it
         return self._touch(self.rotation)
 
     def rejected(self, generation: int, text: str) -> list[Effect]:
@@ -223,7 +224,8 @@ class Volume:
         answer = Answer(self.rotation.ticket, refused)
         self.rotation = None
         self.phase = "serving"
-        return [Discard(generation), answer, *self._next_rotation()]
+        late = [RetryLater(TOUCH_RETRY_S)] if self._unfinished else []
+        return [Discard(generation), answer, *late, *self._next_rotation()]
 
     def _touch(self, rotation: Rotation, only: tuple[str, ...] | None = None) -> list[Effect]:
         """Start the touch child. There is one at a time: it would answer for another's work."""
@@ -258,7 +260,7 @@ class Volume:
 
     def retry(self) -> list[Effect]:
         """Try again what did not work; the wait may have been for an earlier rotation."""
-        if self._unfinished:
+        if self._unfinished and self.phase == "serving":
             self._unfinished = False
             return [EndTouch(finished=True)]
         if self._touching or not self.rotation:
@@ -310,8 +312,8 @@ class Volume:
                 self.phase = "serving"
         if isinstance(effect, SendSwap):
             self._unsent = True
-        if effect == EndTouch(finished=True) and self.rotation is None:
-            self._unfinished = True  # else the next rotation's end does it
+        if effect == EndTouch(finished=True):
+            self._unfinished = True
         return [RetryLater(TOUCH_RETRY_S), *self._next_rotation()]
 
     def connection_lost(self) -> list[Effect]:
