@@ -100,6 +100,8 @@ class FakeHost:
     def _may_fail(self, effect: effects.Effect) -> None:
         if isinstance(effect, effects.Answer | effects.RetryLater) or self.fails_after is None:
             return  # these two only note something
+        if isinstance(effect, effects.SendSwap | effects.EndPriming) and self.worker is None:
+            return  # nothing to send, nothing to fail
         self.fails_after -= 1
         if self.fails_after < 0:
             self.fails_after = None
@@ -138,10 +140,10 @@ class FakeHost:
 
     def _start_worker(self) -> None:
         assert self.worker is None, "two workers at a time"
-        volume, rotation = self.volume, self.volume.rotation
-        assert volume.served in self.kept
-        before = rotation.previous if rotation else volume.served
-        self.worker = FakeWorker(before, volume.primed)
+        rotation, served = self.volume.rotation, self.volume.served
+        assert served in self.kept
+        settled = max(one for one in self.kept if one < served or (one == served and not rotation))
+        self.worker = FakeWorker(settled, self.volume.primed)
         if rotation:
             self.worker.adopt(rotation)
 

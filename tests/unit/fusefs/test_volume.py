@@ -389,12 +389,26 @@ def test_end_that_fails_is_tried_again() -> None:
 
 
 def test_failed_end_is_left_to_the_next_rotation() -> None:
-    """A rotation on its way in tells the worker of its own plan, and ends later."""
+    """A rotation that the worker adopts takes the place of the plan, and ends later."""
     volume = volume_in("notifying")
     volume.rotate(THIRD)
     end, _ = volume.touch_ended(busy=())
     assert volume.effect_failed(end, OSError(16, "x")) == [effects.RetryLater(TOUCH_RETRY_S)]
     assert volume.retry() == []
+    volume.swapped(3)
+    volume.touch_acknowledged()
+    assert volume.touch_ended(busy=()) == [end]
+    assert volume.retry() == []
+
+
+def test_failed_end_is_made_up_after_a_rejection() -> None:
+    """A rotation that the worker rejects leaves the plan before it in place."""
+    volume = volume_in("notifying")
+    volume.rotate(THIRD)
+    end, _ = volume.touch_ended(busy=())
+    volume.effect_failed(end, OSError(16, "x"))
+    assert effects.RetryLater(TOUCH_RETRY_S) in volume.rejected(3, "no plan")
+    assert volume.retry() == [end]
 
 
 def test_touch_that_cannot_start_is_started_again() -> None:
