@@ -17,4 +17,7 @@ API_URL: Final = f"https://{ADDRESS}:{API_PORT}"
 # Paths inside the node.
 CONFIG: Final = "/etc/kubernetes"
 RUNTIME: Final = "unix:///run/containerd/containerd.sock"
+
+# Images of our own.
 PAUSE_IMAGE: Final = "localhost/pause:1"
+READER_IMAGE: Final = "localhost/reader:1"

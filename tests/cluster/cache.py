@@ -2,6 +2,7 @@
 
 An entry is a folder whose name says what it was made from. It is made under a hidden name, under a
 lock, and renamed when it is complete, so an interrupted run leaves nothing that looks finished.
+Entries that nobody has used for two months go.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+UNUSED_S: Final = 60 * 24 * 3600
 
 
 def say(line: str) -> None:
@@ -67,4 +71,14 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
             Path(hidden).chmod(0o755)
             make(Path(hidden))
             Path(hidden).rename(entry)
+    os.utime(entry)
+    _forget_unused(name.partition("-")[0])
     return entry
+
+
+def _forget_unused(kind: str) -> None:
+    """Remove entries of a kind that nobody has asked for in a long time."""
+    oldest = time.time() - UNUSED_S
+    for entry in folder().glob(f"{kind}-*"):
+        if entry.stat().st_mtime < oldest:
+            shutil.rmtree(entry)

@@ -20,6 +20,7 @@ state = "/run/containerd"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_IMAGE}"
   disable_apparmor = true # a profile would be loaded into the kernel, which is not the node's own
+  restrict_oom_score_adj = true # not every root may lower it
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "/usr/lib/cni"
   conf_dir = "{CONFIG}/cni"

@@ -7,20 +7,23 @@ same files build with docker where there is a registry.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster import cache, roots
-from cluster.addresses import PAUSE_IMAGE
+from cluster.addresses import PAUSE_IMAGE, READER_IMAGE
 from cluster.commands import run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 BASE: Final = f"docker.io/library/debian:{roots.SUITE}-slim"
-PAUSE: Final = Path(__file__).parent / "images" / "pause"
+SOURCES: Final = Path(__file__).parent / "images"
+STATIC_C: Final = ("gcc", "-O2", "-Wall", "-static", "-s", "-o")
 # The machine's certificate authorities may be others than Debian's; an overlay (O), so that a step
 # may install into the folder without the machine noticing.
 CERTIFICATES: Final = "/etc/ssl/certs"
@@ -60,21 +63,44 @@ def build(
 def pause() -> Path:
     """Return the archive of the image that every pod needs, after building it the first time."""
 
+    def compile_to(context: Path) -> None:
+        run([*STATIC_C, str(context / "pause"), str(SOURCES / "pause" / "pause.c")])
+
+    return _kept("pause", PAUSE_IMAGE, compile_to)
+
+
+def reader() -> Path:
+    """Return the archive of the image with the readers, after building it the first time."""
+
+    def compile_to(context: Path) -> None:
+        sources = SOURCES / "reader"
+        run([*STATIC_C, str(context / "reader-c"), str(sources / "reader.c")])
+        run(
+            ["go", "build", "-o", str(context / "reader-go"), str(sources / "reader.go")],
+            environment={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""},
+        )
+        for name in ("reader.py", "reader.sh"):
+            shutil.copy(sources / name, context)
+
+    return _kept("reader", READER_IMAGE, compile_to)
+
+
+def _kept(name: str, tag: str, compile_to: Callable[[Path], None]) -> Path:
+    """Return the archive of an image of ours, which is made once for each state of its sources."""
+
     def make(target: Path) -> None:
-        cache.say("building the pause image")
-        with tempfile.TemporaryDirectory() as folder:
-            context = Path(folder)
-            program = context / "pause"
-            run(["gcc", "-Os", "-static", "-s", "-o", str(program), str(PAUSE / "pause.c")])
+        cache.say(f"building the {name} image")
+        with tempfile.TemporaryDirectory() as context:
+            compile_to(Path(context))
             build(
-                context,
-                tag=PAUSE_IMAGE,
+                Path(context),
+                tag=tag,
                 archive=target / _ARCHIVE,
-                dockerfile=PAUSE / "Dockerfile",
+                dockerfile=SOURCES / name / "Dockerfile",
             )
 
-    sources = [path.read_bytes() for path in sorted(PAUSE.iterdir())]
-    return cache.kept(f"pause-{cache.digest(PAUSE_IMAGE, *sources)}", make) / _ARCHIVE
+    sources = [path.read_bytes() for path in sorted((SOURCES / name).iterdir())]
+    return cache.kept(f"{name}-{cache.digest(BASE, tag, *sources)}", make) / _ARCHIVE
 
 
 def _make_base() -> None:

@@ -58,9 +58,16 @@ class Machine:
         self.environment: Mapping[str, str] = {}
 
     @property
-    def running(self) -> bool:
-        """Whether the machine has been booted and not been halted."""
-        return self._guard is not None
+    def guard_pid(self) -> int:
+        """The process that ends the machine when its owner is gone.
+
+        Raises:
+            MachineFailed: The machine does not run.
+        """
+        if self._guard is None:
+            message = "the machine does not run"
+            raise MachineFailed(message)
+        return self._guard.pid
 
     def boot(self) -> None:
         """Make the namespaces and everything in them that is there before programs run.

@@ -21,11 +21,13 @@ class Material:
         programs: Folder of Kubernetes' programs and helm.
         layers: Of the node's root, highest first.
         pause: Archive of the image that every pod needs.
+        reader: Archive of the image for the pods of scenarios.
     """
 
     programs: Path
     layers: tuple[Path, ...]
     pause: Path
+    reader: Path
 
 
 def material() -> Material:
@@ -37,5 +39,5 @@ def material() -> Material:
     with ThreadPoolExecutor(max_workers=1) as pool:
         compiled = pool.submit(programs.programs)
         layers = (roots.node_layer(), roots.base())
-        pause = images.pause()
-        return Material(programs=compiled.result(), layers=layers, pause=pause)
+        pause, reader = images.pause(), images.reader()
+        return Material(programs=compiled.result(), layers=layers, pause=pause, reader=reader)

@@ -18,12 +18,13 @@ from cluster.process import Process
 from harness.waiting import NotInTime, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cluster.material import Material
 
 START_TIMEOUT_S: Final = 120.0  # about ten seconds when nobody else wants the cores
 COMMAND_TIMEOUT_S: Final = 60.0
+API_PROXY: Final = "kubectl-proxy"
 _CONTAINERD_SOCKET: Final = "/run/containerd/containerd.sock"
 
 
@@ -67,16 +68,7 @@ class Node:
             NodeFailed: It does not.
             MachineFailed: The machine did not even boot.
         """
-        self.machine.boot()
-        for name in ("etcd", "containerd", "kube-apiserver", "kubelet"):
-            self._run(name)
-        self._serve_api()
-        self._wait(self._runtime_listens, "the container runtime listens")
-        self.import_image(self._material.pause)
-        self._wait(self.api.is_ready, "the API server is ready")
-        for name in ("kube-controller-manager", "kube-scheduler"):
-            self._run(name)
-        self._wait(self._takes_pods, "the node is ready")
+        self._start(images=(self._material.pause, self._material.reader))
 
     def stop(self) -> None:
         """End everything and remove what was written, but for the logs; twice is no mistake.
@@ -93,7 +85,7 @@ class Node:
             NodeFailed: The node did not become ready again.
         """
         self._halt(keep=True)
-        self.start()
+        self._start(images=())
 
     def command(self, program: str, *arguments: str) -> list[str]:
         """Return the arguments that run kubectl or helm (with `user_environment`)."""
@@ -131,6 +123,10 @@ class Node:
         """Return a path by which this process reaches a file of the node."""
         return Path(f"/proc/{self.machine.init}/root{inside}")
 
+    def mountinfo(self) -> str:
+        """Return the mounts of the node's own namespace, where kubelet is."""
+        return Path(f"/proc/{self.machine.init}/mountinfo").read_text(encoding="utf-8")
+
     def import_image(self, archive: Path) -> None:
         """Give the node an image that `images.build` wrote.
 
@@ -151,6 +147,27 @@ class Node:
         """Return the end of each program's log."""
         return "\n".join(process.log_tail for process in self.processes.values())
 
+    def broken(self) -> list[str]:
+        """Return which programs do not run and should."""
+        return [
+            name
+            for name in (*COMMANDS, API_PROXY)
+            if name not in self.processes or not self.processes[name].running
+        ]
+
+    def _start(self, *, images: Sequence[Path]) -> None:
+        self.machine.boot()
+        for name in ("etcd", "containerd", "kube-apiserver", "kubelet"):
+            self._run(name)
+        self._serve_api()
+        self._wait(self._runtime_listens, "the container runtime listens")
+        for archive in images:
+            self.import_image(archive)
+        self._wait(self.api.is_ready, "the API server is ready")
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self._run(name)
+        self._wait(self._takes_pods, "the node is ready")
+
     def _run(self, name: str) -> None:
         self.processes[name] = Process(
             name,
@@ -163,10 +180,10 @@ class Node:
         """Let the API be reached from outside the node's network, through a socket."""
         socket = self._folder / "api.sock"
         socket.unlink(missing_ok=True)
-        self.processes["kubectl-proxy"] = Process(
-            "kubectl-proxy",
+        self.processes[API_PROXY] = Process(
+            API_PROXY,
             self.command("kubectl", "proxy", f"--unix-socket={socket}"),
-            log=self.logs / "kubectl-proxy.log",
+            log=self.logs / f"{API_PROXY}.log",
             environment=self.user_environment,
         )
 
@@ -174,6 +191,7 @@ class Node:
         self.machine.halt(keep=keep)
         for process in self.processes.values():
             process.end(signal.SIGKILL)
+        self.processes.clear()
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         def holds() -> bool:

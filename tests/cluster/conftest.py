@@ -1,0 +1,77 @@
+"""The node of the scenarios: made before the first test, one for all of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from cluster import remains
+from cluster.material import Material, material
+from cluster.node import node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cluster.cluster import Cluster
+
+HERE: Final = Path(__file__).parent
+TIMEOUT_S: Final = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every scenario the time that a busy machine may take."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S), append=False)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make what a node needs now, where no test's time runs and progress is seen."""
+    wanted = any(item.path.is_relative_to(HERE) for item in session.items)
+    if not wanted or session.config.option.collectonly or os.geteuid() != 0:
+        return
+    capture = session.config.pluginmanager.get_plugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        material()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Provide the folder of the session's node."""
+    return tmp_path_factory.mktemp("node")
+
+
+@pytest.fixture(scope="session")
+def host(folder: Path) -> remains.Host:
+    """Provide how the machine was before the session's node."""
+    return remains.look(folder)
+
+
+@pytest.fixture(scope="session")
+def made() -> Material:
+    """Provide what nodes are made of."""
+    return material()
+
+
+@pytest.fixture(scope="session")
+def session_cluster(
+    folder: Path, host: remains.Host, made: Material, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Provide the node of the session; when it has ended, the machine is as it was before."""
+    with node(folder, logs=tmp_path_factory.mktemp("log"), material=made) as running:
+        guard = running.node.machine.guard_pid
+        yield running
+    assert remains.look(folder) == host
+    assert remains.cgroups_of(guard) == []
+    assert not folder.exists()
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Cluster:
+    """Provide the node; after a test that broke it, the next one says so at once."""
+    assert session_cluster.node.broken() == [], "a test before this one has broken the node"
+    return session_cluster
