@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TESTS: Final = Path(__file__).parent
 PRIVILEGED_TIERS: Final = ("mounted", "process", "conformance")
+PURE_TIERS: Final = {"unit": 60, "stateful": 400}  # seconds for one test
 
 # Before grpc is imported: some tests fork, and their children use no gRPC.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
@@ -89,6 +90,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier is None:
             continue
         item.add_marker(tier)
+        if tier in PURE_TIERS and item.get_closest_marker("timeout") is None:
+            # Nothing here can hang in the kernel, so one slow test need not end the session; a
+            # machine that found an error takes minutes to shrink it.
+            item.add_marker(pytest.mark.timeout(PURE_TIERS[tier], method="signal"))
         if lacking and tier in PRIVILEGED_TIERS:
             item.add_marker(pytest.mark.skip(reason=f"the {tier} tier needs {lacking}"))
 
