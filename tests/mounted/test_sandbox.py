@@ -126,6 +126,7 @@ def descriptors(pid: int | None) -> list[str]:
 async def test_stopped_reader_of_memory_finds_no_dump(published: PublishedVolume) -> None:
     """A worker that crashes leaves no core file, and its secrets nowhere on disk."""
     pid = await published.worker_pid()
+    assert pid is not None
     os.kill(pid, signal.SIGSEGV)
     with trio.fail_after(5):
         while await published.worker_pid() in (pid, None):
