@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TESTS: Final = Path(__file__).parent
 PRIVILEGED_TIERS: Final = ("mounted", "process", "conformance")
+STATEFUL_TIMEOUT_S: Final = 300  # many short runs make one test
 PURE_TIERS: Final = {"unit": 60, "stateful": 400}  # seconds for one test
 
 # Before grpc is imported: some tests fork, and their children use no gRPC.
@@ -90,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier is None:
             continue
         item.add_marker(tier)
+        if tier == "stateful":
+            item.add_marker(pytest.mark.timeout(STATEFUL_TIMEOUT_S))
         if tier in PURE_TIERS and item.get_closest_marker("timeout") is None:
             # Nothing here can hang in the kernel, so one slow test need not end the session; a
             # machine that found an error takes minutes to shrink it.
