@@ -4,10 +4,10 @@ BIN := .venv/bin
 # Only where the distribution's Go is too old (scripts/bootstrap).
 export PATH := $(CURDIR)/.venv/go/bin:$(PATH)
 
-.PHONY: help demo test quick bench lint format stubs pins changelog bench coverage clean
+.PHONY: help demo test quick cluster test-cluster lint format stubs pins changelog bench coverage clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: ## Show what it does, on this machine, each step verified (root)
 	@scripts/bootstrap demo
@@ -20,6 +20,15 @@ test: ## Run every test (root; PYTEST_ADDOPTS is read)
 quick: ## Run the tests that need neither root nor FUSE
 	@scripts/bootstrap test
 	@$(BIN)/pytest tests/unit tests/stateful
+
+cluster: ## Run a Kubernetes node until Ctrl-C (root; builds for minutes the first time)
+	@scripts/bootstrap cluster
+	@PYTHONPATH=tests $(BIN)/python -m cluster
+
+test-cluster: ## Run the tests on a Kubernetes node (root; builds for minutes the first time)
+	@scripts/bootstrap cluster
+	@PYTHONPATH=tests $(BIN)/python -m cluster --prepare
+	@$(BIN)/pytest tests/cluster
 
 bench: ## Measure reads, publishes and rotations, each beside a reference (root)
 	@scripts/bootstrap test

@@ -24,7 +24,8 @@ def create(name: str) -> list[Path]:
     Cgroups of nodes whose guard was killed are removed on the way.
     """
     groups = []
-    for parent in _parents():
+    own, mountinfo = (Path("/proc/self", name).read_text() for name in ("cgroup", "mountinfo"))
+    for parent in parents(own, mountinfo):
         _sweep(parent)
         group = parent / name
         group.mkdir()
@@ -66,11 +67,16 @@ def _sweep(parent: Path) -> None:
             remove([group])
 
 
-def _parents() -> Iterator[Path]:
-    """Yield, for each hierarchy, the cgroup that the node's is made in."""
-    own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    for _, controllers, path in own:
-        found = _mounted(set(controllers.split(",")))
+def parents(own: str, mountinfo: str) -> Iterator[Path]:
+    """Yield, for each hierarchy, the cgroup that the node's is made in.
+
+    Args:
+        own: This process's cgroups, as in `/proc/self/cgroup`.
+        mountinfo: Its mounts, as in `/proc/self/mountinfo`.
+    """
+    lines = [line.split(":", 2) for line in own.splitlines()]
+    for _, controllers, path in lines:
+        found = _mounted(set(controllers.split(",")), mountinfo)
         if found is None:
             continue
         mount, root = found
@@ -78,14 +84,14 @@ def _parents() -> Iterator[Path]:
         # In version 2 only a cgroup without processes may hand controllers down, so the node's is
         # made beside ours and not in it. Version 1 has no such rule, and a version 2 hierarchy
         # beside it has no controllers.
-        alone = len(own) == 1 and inside != Path()
-        yield mount / (inside.parent if alone else inside)
+        beside = len(lines) == 1 and not controllers and inside != Path()
+        yield mount / (inside.parent if beside else inside)
 
 
-def _mounted(controllers: set[str]) -> tuple[Path, str] | None:
+def _mounted(controllers: set[str], mountinfo: str) -> tuple[Path, str] | None:
     """Return where the hierarchy of these controllers is mounted, and what is its root there."""
     kind = "cgroup2" if controllers == {""} else "cgroup"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in mountinfo.splitlines():
         before, after = line.split(" - ", 1)
         _, _, _, root, mount, *_ = before.split(" ")
         found, _, options = after.split(" ", 2)

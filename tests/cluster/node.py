@@ -157,12 +157,13 @@ class Node:
 
     def _start(self, *, images: Sequence[Path]) -> None:
         self.machine.boot()
-        for name in ("etcd", "containerd", "kube-apiserver", "kubelet"):
+        for name in ("etcd", "containerd", "kube-apiserver"):
             self._run(name)
         self._serve_api()
         self._wait(self._runtime_listens, "the container runtime listens")
         for archive in images:
             self.import_image(archive)
+        self._run("kubelet")  # without a runtime it would end
         self._wait(self.api.is_ready, "the API server is ready")
         for name in ("kube-controller-manager", "kube-scheduler"):
             self._run(name)
@@ -195,10 +196,10 @@ class Node:
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         def holds() -> bool:
-            ended = [process.name for process in self.processes.values() if not process.running]
+            ended = [process for process in self.processes.values() if not process.running]
             if ended:
-                message = f"{', '.join(ended)} ended before: {what}\n{self.log_tails()}"
-                raise NodeFailed(message)
+                message = f"{', '.join(each.name for each in ended)} ended before: {what}"
+                raise NodeFailed("\n".join([message, *(each.log_tail for each in ended)]))
             return condition()
 
         try:

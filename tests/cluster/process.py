@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STOP_TIMEOUT_S: Final = 20.0
 _TAIL_LINES: Final = 15
+_LINE_CHARS: Final = 500
 
 
 class Process:
@@ -66,7 +67,7 @@ class Process:
     @property
     def log_tail(self) -> str:
         """The last lines of the log, with the program's name."""
-        lines = "\n".join(self.log.splitlines()[-_TAIL_LINES:])
+        lines = "\n".join(line[:_LINE_CHARS] for line in self.log.splitlines()[-_TAIL_LINES:])
         return f"--- {self.name} ({'running' if self.running else 'ended'}):\n{lines}"
 
     def send(self, number: signal.Signals) -> None:

@@ -45,8 +45,8 @@ class Host:
     """The machine outside the node, at one moment.
 
     Attributes:
-        mounts: What is mounted, with options and propagation; but for the mounts in the temporary
-            folder that are of other tests.
+        mounts: What is mounted, with options and propagation; but for mounts of other tests, which
+            may run meanwhile.
         interfaces: Network devices.
         settings: Of the kernel.
         folders: Which of the folders that a node uses there are.
@@ -78,20 +78,21 @@ def cgroups_of(guard: int) -> list[Path]:
 
 
 def processes_of(guard: int) -> list[str]:
-    """Return the processes in the cgroups of a node, as pid and name."""
+    """Return the living processes in the cgroups of a node, as pid, name and state."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"{PREFIX}{guard}" in (folder / "cgroup").read_text(encoding="utf-8"):
-                name = (folder / "comm").read_text(encoding="utf-8").strip()
-                found.append(f"{folder.name} {name}")
+                stat = (folder / "stat").read_text(encoding="utf-8")
+                found.append(" ".join(stat.split(" ")[:3]))
         except OSError:
             continue  # ended meanwhile
-    return found
+    return [each for each in found if not each.endswith(" Z")]  # those only wait to be reaped
 
 
 def _mounts(folder: Path) -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         point = Path(line.split(" ")[4])
-        if point.is_relative_to(folder) or not point.is_relative_to(tempfile.gettempdir()):
+        foreign = "akvfs" in line or point.is_relative_to(tempfile.gettempdir())
+        if point.is_relative_to(folder) or not foreign:
             yield line
