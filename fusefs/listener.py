@@ -1,7 +1,7 @@
 """The control socket: bound under a hidden name, renamed over the fixed path, for uid 0 only."""
 
 import logging
-import os
+import secrets
 import socket
 import struct
 from collections.abc import Callable
@@ -31,7 +31,8 @@ class Listener:
         """Listen. The rename makes the socket appear whole, also over a predecessor's."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.parent.chmod(0o700)
-        hidden = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        # By chance: a keeper with this process id may have been killed just here.
+        hidden = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
         self._socket.bind(str(hidden))
         hidden.chmod(0o600)
         self._socket.listen(_BACKLOG)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,9 +35,9 @@ SERVICE: Final = "v1alpha1.CSIDriverProvider"
 # Threads are made as calls come. More than the 250 pods that a node may have, so that health and
 # version are answered while every mount waits for a slow vault.
 _THREADS: Final = 300
-# Bytes of sockaddr_un.sun_path without its final zero, and without what a hidden name adds: two
-# dots and a process id.
-_LONGEST_PATH: Final = 107 - 2 - len("4194304")
+_HIDDEN_BYTES: Final = 4  # of chance, in the name under which a socket is bound
+# Bytes of sockaddr_un.sun_path without its final zero, and without what a hidden name adds.
+_LONGEST_PATH: Final = 107 - 2 - 2 * _HIDDEN_BYTES
 GRACE_S: Final = 20.0  # for calls that are at work when the server is told to stop
 
 
@@ -129,7 +130,6 @@ def _bind(server: grpc.Server, path: Path) -> tuple[int, int]:
     hidden = _hidden(path)
     mask = os.umask(0o077)
     try:
-        hidden.unlink(missing_ok=True)  # of a predecessor with this pid that was killed
         server.add_insecure_port(f"unix:{hidden}")
         server.start()
         facts = hidden.stat()
@@ -152,5 +152,9 @@ def _remove_own(path: Path, identity: tuple[int, int]) -> None:
 
 
 def _hidden(path: Path) -> Path:
-    """Return the name under which a socket is bound."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    """Return the name under which a socket is bound.
+
+    By chance, not by process id: in containers every provider has the same one, and an old one that
+    stops would remove the new one's socket.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(_HIDDEN_BYTES)}")
