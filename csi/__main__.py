@@ -18,13 +18,16 @@ def main(config: Config) -> None:
     """Run until told to stop; a socket that cannot be bound is the only expected failure."""
     coredump.forbid()
     configure(level=config.log_level, as_json=config.log_json)
+    started = True
     try:
         trio.run(app.run, config)
     except* SocketError as group:
+        started = False
         for error in _leaves(group):
             log.error(  # noqa: TRY400 - the operator's, not a defect
                 "cannot start", extra={logkeys.ERROR: str(error)}
             )
+    if not started:  # not above: Python puts what is raised there into a group
         sys.exit(1)
 
 
