@@ -87,7 +87,7 @@ def test_plain_files_and_pipes_are_refused(tmp_path: Path) -> None:
     try:
         for fd in (plain, reading):
             # A file of a tmpfs may be sealed too, so there it is refused as unsealed.
-            with pytest.raises(InvalidSnapshot, match="not a memory file|not sealed"):
+            with pytest.raises(InvalidSnapshot, match=r"not a memory file|not sealed"):
                 check_sealed(fd, max_bytes=100)
     finally:
         for fd in (plain, reading, writing):
