@@ -8,6 +8,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from fusefs.snapshot import FileSpec, Sealed, Snapshot, seal
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from fusefs.client import KeeperClient
     from harness.kubelet import PodVolume
 
+ROTATION_S: Final = 30.0  # far beyond what a rotation takes
 LIVE_FILES: Final = ("user", "pass", "nest/deep/cert")
 
 
@@ -68,7 +71,9 @@ class PublishedVolume:
     async def rotate(self, files: Sequence[FileSpec] | None = None) -> int:
         """Bring in `files`, or the standard ones; return the acknowledged generation."""
         sealed = self.seal(specs(self.generation + 1) if files is None else files)
-        await self.client.rotate(self.volume.volume_id, sealed, record=b"record")
+        # Once asked for it comes in, whether the caller still waits for it or not.
+        with trio.CancelScope(shield=True), trio.fail_after(ROTATION_S):
+            await self.client.rotate(self.volume.volume_id, sealed, record=b"record")
         assert self.snapshot is not None
         self.snapshot.close()
         self.snapshot = sealed.snapshot
