@@ -21,3 +21,4 @@ RUNTIME: Final = "unix:///run/containerd/containerd.sock"
 # Images of our own.
 PAUSE_IMAGE: Final = "localhost/pause:1"
 READER_IMAGE: Final = "localhost/reader:1"
+DRIVER_IMAGE: Final = "localhost/akvfs:test"

@@ -45,7 +45,9 @@ devices() {
     mount -t proc proc proc
     mount -t sysfs sysfs sys
     mount -t tmpfs -o mode=755 tmpfs dev
-    for name in null zero full random urandom tty fuse kmsg; do cp -a "/dev/$name" dev/; done
+    for name in null zero full random urandom tty fuse kmsg; do
+        [ ! -e "/dev/$name" ] || cp -a "/dev/$name" dev/
+    done
     mkdir dev/pts dev/shm dev/mqueue
     mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts dev/pts
     mount -t tmpfs -o mode=1777 tmpfs dev/shm
@@ -62,7 +64,7 @@ cgroups() { # as on the host: version 1, version 2, or version 1 with an empty v
         mount -t cgroup2 cgroup2 sys/fs/cgroup
         mkdir sys/fs/cgroup/system # a cgroup has either processes or children with controllers
         echo 0 >sys/fs/cgroup/system/cgroup.procs
-        sed 's/[^ ]*/+&/g' sys/fs/cgroup/cgroup.controllers >sys/fs/cgroup/cgroup.subtree_control
+        sed 's/[^ ][^ ]*/+&/g' sys/fs/cgroup/cgroup.controllers >sys/fs/cgroup/cgroup.subtree_control
         return
     fi
     mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup

@@ -120,7 +120,10 @@ class Node:
         ).stdout
 
     def path(self, inside: str) -> Path:
-        """Return a path by which this process reaches a file of the node."""
+        """Return a path by which this process reaches a file of the node, or of its tmpfs.
+
+        An absolute symbolic link on the way leads out of the node, to this process's own root.
+        """
         return Path(f"/proc/{self.machine.init}/root{inside}")
 
     def mountinfo(self) -> str:
