@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMAND_TIMEOUT_S: Final = 60.0
 POD_TIMEOUT_S: Final = 60.0
+RETRY_S: Final = 0.2
 
 
 class CommandFailed(AssertionError):
@@ -113,10 +115,12 @@ class Cluster:
 
         Raises:
             NotInTime: It was not so in time; the message holds the object's status and its events.
+            ApiError: There are no such objects, or they must not be seen.
         """
         path = path_of(resource, namespace)
         selector = f"metadata.name={name}"
         deadline = time.monotonic() + timeout_s
+        never = threading.Event()
         found: Thing | None = None
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -129,13 +133,19 @@ class Cluster:
                     path, timeout_s=left, fieldSelector=selector, resourceVersion=version
                 )
                 for kind, thing in changes:
+                    if kind == "ERROR":
+                        break  # what was listed is too old to go on from
                     found = None if kind == "DELETED" else thing
                     if condition(found):
                         return found
                     if time.monotonic() > deadline:
                         break
             except (OSError, http.client.HTTPException):
-                continue  # the API server may be restarted meanwhile
+                never.wait(RETRY_S)  # the API server may be restarted meanwhile
+            except ApiError as error:
+                if error.status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                never.wait(RETRY_S)
         status = json.dumps((found or {}).get("status"), indent=1)
         events = "\n".join(self.events(name, namespace=namespace))
         message = f"not within {timeout_s:g} s: {what}\n{resource} {name}: {status}\n{events}"

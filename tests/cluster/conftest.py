@@ -15,10 +15,13 @@ from cluster.node import node
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _pytest.terminal import TerminalReporter
+
     from cluster.cluster import Cluster
 
 HERE: Final = Path(__file__).parent
 TIMEOUT_S: Final = 300
+LOGS: Final = pytest.StashKey[Path]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +40,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     assert capture is not None
     with capture.global_and_fixture_disabled():
         material()
+
+
+def pytest_terminal_summary(
+    terminalreporter: TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Say where the node's logs are if a test failed."""
+    if exitstatus and LOGS in config.stash:
+        terminalreporter.write_line(f"logs of the node: {config.stash[LOGS]}")
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +69,19 @@ def made() -> Material:
 
 
 @pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """Provide the folder of the logs of the session's node, which is named if a test fails."""
+    path = tmp_path_factory.mktemp("log")
+    pytestconfig.stash[LOGS] = path
+    return path
+
+
+@pytest.fixture(scope="session")
 def session_cluster(
-    folder: Path, host: remains.Host, made: Material, tmp_path_factory: pytest.TempPathFactory
+    folder: Path, logs: Path, host: remains.Host, made: Material
 ) -> Iterator[Cluster]:
     """Provide the node of the session; when it has ended, the machine is as it was before."""
-    with node(folder, logs=tmp_path_factory.mktemp("log"), material=made) as running:
+    with node(folder, logs=logs, material=made) as running:
         guard = running.node.machine.guard_pid
         yield running
     assert remains.look(folder) == host

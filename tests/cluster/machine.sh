@@ -37,6 +37,7 @@ disks() { # an overlay cannot carry another one, so what holds images and volume
     mkdir -p etc/kubernetes
     mount --bind "$MACHINE/etc" etc/kubernetes
     mount --bind "$PROGRAMS" usr/local/bin
+    mount -o remount,bind,ro usr/local/bin # they are kept for the next node
     mount -t tmpfs -o mode=755 tmpfs run
     mount -t tmpfs -o mode=1777 tmpfs tmp
 }
