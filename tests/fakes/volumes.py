@@ -86,7 +86,7 @@ class FakeVolume:
     def in_use(self) -> set[int]:
         """Return the generations in use, as counted once the next look-up has come."""
         self.table.count_lookup(ROOT_NODE)
-        return self.usage.read_in_use()
+        return {number for number in range(1, self.table.current + 1) if self.usage.in_use(number)}
 
     def node(self, path: str, root: int = ROOT_NODE) -> int:
         """Walk from `root` and return the node, without counting the look-ups."""

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from typing import Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,6 +21,8 @@ from typing_extensions import override
 from fakes.host import BROKEN, STEADY_S, FakeHost
 from fusefs import effects
 from fusefs.volume import Phase, Volume
+
+pytestmark = pytest.mark.timeout(300)  # shrinking a failure takes its time
 
 LEGAL: Final[dict[Phase, set[Phase]]] = {
     "clearing": {"starting"},
