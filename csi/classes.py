@@ -1,5 +1,7 @@
 """Where SecretProviderClasses come from: a protocol, and a directory of YAML files.
 
+The Kubernetes API is another source: `csi.classwatch`.
+
 The directory runs the whole driver without Kubernetes. Each look-up compares what is in the
 directory with what was read and reads again what changed, so an edited file takes effect at the
 next refresh. A file that cannot be parsed keeps what it last said: an editor caught half way must
@@ -74,7 +76,6 @@ class _Head(msgspec.Struct, rename="camel"):
 
 
 class _Document(msgspec.Struct):
-    metadata: _Metadata
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
@@ -165,22 +166,28 @@ def _parse(document: Any) -> dict[_Key, ProviderClass | ClassUnusable]:  # noqa:
     if head.kind != _KIND or not head.api_version.startswith(_GROUP) or head.metadata is None:
         return {}
     namespace, name = head.metadata.namespace, head.metadata.name
+    return {(namespace, name): class_of(namespace, name, document)}
+
+
+def class_of(
+    namespace: str,
+    name: str,
+    document: Any,  # noqa: ANN401 - parsed YAML or JSON
+) -> ProviderClass | ClassUnusable:
+    """Return the class in a document, or why it cannot be used."""
     try:
         spec = msgspec.convert(document, _Document).spec
     except msgspec.ValidationError as error:
-        unusable = ClassUnusable(
+        return ClassUnusable(
             namespace,
             name,
             problem="wrong type",
             field="spec",
             remedy=f"{error}; put numbers and booleans in quotes",
         )
-        return {(namespace, name): unusable}
-    return {
-        (namespace, name): ProviderClass(
-            namespace=namespace,
-            name=name,
-            provider=spec.provider or "",
-            parameters=spec.parameters or {},
-        )
-    }
+    return ProviderClass(
+        namespace=namespace,
+        name=name,
+        provider=spec.provider or "",
+        parameters=spec.parameters or {},
+    )

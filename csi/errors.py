@@ -8,6 +8,14 @@
     |   +-- ClassNotFound
     |   +-- ClassUnusable
     |   +-- ClassesUnavailable
+    +-- ApiError              the Kubernetes API
+    |   +-- ApiUnavailable    no answer, or none that helps: asked again later
+    |   +-- ApiNotFound
+    |   +-- ApiConflict
+    |   +-- ApiExpired
+    |   +-- ApiRejected
+    +-- ApiUnconfigured       nobody says where the Kubernetes API is
+    +-- UserNamespace         the pod has a user namespace of its own
     +-- ProviderError         between the class and the content
     |   +-- ProviderNameInvalid
     |   +-- ProviderNotFound
@@ -86,6 +94,63 @@ class ClassUnusable(ClassError):
 
 class ClassesUnavailable(ClassError):
     """The source of the classes cannot be read at the moment."""
+
+
+class ApiError(CsiError):
+    """Base of what the Kubernetes API answers; never raised itself."""
+
+
+class ApiUnavailable(ApiError):
+    """The API gives no answer, or refuses for a reason that an operator can remove.
+
+    Attributes:
+        retry_after: Seconds to wait before the next attempt, as the server asked; or 0.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        """Say what is wrong and what to do."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ApiNotFound(ApiError):
+    """There is no such object, or no such kind of objects.
+
+    Attributes:
+        kind_known: False: the server does not know the kind at all.
+    """
+
+    def __init__(self, message: str, *, kind_known: bool) -> None:
+        """Say what is missing."""
+        super().__init__(message)
+        self.kind_known = kind_known
+
+
+class ApiConflict(ApiError):
+    """The object exists already, or was changed by somebody else meanwhile."""
+
+
+class ApiExpired(ApiError):
+    """A watch asked for changes that the server has forgotten."""
+
+
+class ApiRejected(ApiError):
+    """The server finds something wrong with the request; repeated, it would say the same."""
+
+
+class ApiUnconfigured(CsiError):
+    """Nobody says where the Kubernetes API is, or what is said cannot be used."""
+
+
+class UserNamespace(CsiError):
+    """The pod has a user namespace of its own, which a volume does not reach."""
+
+    def __init__(self, namespace: str, pod: str) -> None:
+        """Build the message with the remedy."""
+        super().__init__(
+            f"pod {namespace}/{pod} has a user namespace of its own: spec.hostUsers: false is not "
+            "supported yet; leave hostUsers out"
+        )
 
 
 class ProviderError(CsiError):

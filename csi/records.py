@@ -46,6 +46,11 @@ class VolumeSpec:
         return self.attributes.get(POD_NAME_KEY, "")
 
     @property
+    def pod_uid(self) -> str:
+        """The UID of the pod."""
+        return self.attributes.get(POD_UID_KEY, "")
+
+    @property
     def class_name(self) -> str:
         """The name of the SecretProviderClass."""
         return self.attributes.get(CLASS_KEY, "")

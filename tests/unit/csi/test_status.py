@@ -20,7 +20,7 @@ from fusefs.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ABSTRACT = {CsiError, errors.ClassError, errors.ProviderError, KeeperError}
+ABSTRACT = {CsiError, errors.ApiError, errors.ClassError, errors.ProviderError, KeeperError}
 FROM_FUSEFS = {*KeeperError.__subclasses__(), InvalidTree, InvalidSnapshot}
 
 
