@@ -8,20 +8,20 @@ import trio
 
 from csi import app, coredump, logkeys
 from csi.config import Config, command
-from csi.errors import SocketError
+from csi.errors import ApiUnconfigured, SocketError
 from csi.logs import configure
 
 log = logging.getLogger(__name__)
 
 
 def main(config: Config) -> None:
-    """Run until told to stop; a socket that cannot be bound is the only expected failure."""
+    """Run until told to stop; fail if a socket cannot be bound, or there is no cluster."""
     coredump.forbid()
     configure(level=config.log_level, as_json=config.log_json)
     started = True
     try:
         trio.run(app.run, config)
-    except* SocketError as group:
+    except* (ApiUnconfigured, SocketError) as group:
         started = False
         for error in _leaves(group):
             log.error(  # noqa: TRY400 - the operator's, not a defect
@@ -31,7 +31,7 @@ def main(config: Config) -> None:
         sys.exit(1)
 
 
-def _leaves(group: BaseExceptionGroup[SocketError]) -> Iterator[BaseException]:
+def _leaves(group: BaseExceptionGroup[ApiUnconfigured | SocketError]) -> Iterator[BaseException]:
     """Yield the exceptions in a group and in the groups in it."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):

@@ -1,8 +1,8 @@
 """The node server as a whole: everything is opened here, in order, and closed in reverse.
 
-Tasks: recovery (holds the session with the keeper), the refresh loop, one that registers with
-kubelet once there has been a session, and one that waits for a signal. grpcio's threads come in
-through the bridge.
+Tasks: recovery (holds the session with the keeper), the refresh loop, with a cluster the watches of
+classes and the writer of pod statuses, one that registers with kubelet once there has been a
+session, and one that waits for a signal. grpcio's threads come in through the bridge.
 """
 
 import logging
@@ -16,8 +16,9 @@ import trio
 from csi import logkeys, servicers
 from csi.bridge import Bridge
 from csi.classes import ClassDirectory, ClassSource
+from csi.cluster import Cluster
 from csi.config import Config, version
-from csi.delivery import Delivery, RotationPolicy
+from csi.delivery import Delivery, RotationPolicy, admit_all
 from csi.fetch import Fetcher
 from csi.identity import Identity
 from csi.keeper import Connect, Keeper, KeeperLink
@@ -47,31 +48,49 @@ class Core:
     refresher: Refresher
     recovery: Recovery
     node: Node
+    cluster: Cluster | None
 
     async def run(self) -> None:
         """Hold the session with the keeper and refresh volumes, until cancelled."""
         async with trio.open_nursery() as nursery:
+            if self.cluster is not None:
+                nursery.start_soon(self.cluster.run)
             nursery.start_soon(self.recovery.run)
             nursery.start_soon(self.refresher.run)
 
 
 def wire(
-    config: Config, *, connect_keeper: Connect, classes: ClassSource, providers: ProviderClient
+    config: Config,
+    *,
+    connect_keeper: Connect,
+    classes: ClassSource | Cluster,
+    providers: ProviderClient,
 ) -> Core:
-    """Build the parts. Nothing is opened."""
+    """Build the parts. Nothing is opened.
+
+    Args:
+        config: The flags.
+        connect_keeper: Opens a session with the keeper.
+        classes: Where classes come from; a cluster also knows the pods.
+        providers: Where content comes from.
+    """
+    cluster = classes if isinstance(classes, Cluster) else None
+    source = classes.classes if isinstance(classes, Cluster) else classes
     link = KeeperLink(connect_keeper)
-    registry = Registry()
+    registry = cluster.registry if cluster else Registry()
     schedule = Schedule(node=config.node_id, jitter=config.rotation_jitter)
     locks = VolumeLocks()
     delivery = Delivery(
         registry=registry,
         schedule=schedule,
-        fetcher=Fetcher(classes, providers),
+        fetcher=Fetcher(source, providers),
         rotation=RotationPolicy(
             enabled=config.rotation,
             interval=config.poll_interval,
             floor=config.poll_interval_floor,
         ),
+        admit=cluster.admission.admit if cluster else admit_all,
+        on_changed=cluster.statuses.note if cluster else None,
     )
     refresher = Refresher(
         link=link,
@@ -81,6 +100,8 @@ def wire(
         delivery=delivery,
         initial_interval=config.poll_interval if config.rotation else None,
     )
+    if cluster is not None:
+        cluster.on_class_changed = refresher.class_changed
     return Core(
         link=link,
         registry=registry,
@@ -98,6 +119,7 @@ def wire(
             delivery=delivery,
             refresher=refresher,
         ),
+        cluster=cluster,
     )
 
 
@@ -119,6 +141,7 @@ async def serve(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set; started when the CSI socket is there."""
+    classes = _classes(config)
     providers = SocketProviders(
         config.provider_dirs,
         max_reply_bytes=config.max_reply_bytes,
@@ -127,7 +150,7 @@ async def serve(
     core = wire(
         config,
         connect_keeper=connect_keeper,
-        classes=ClassDirectory(config.class_dir),
+        classes=classes,
         providers=providers,
     )
     try:
@@ -142,6 +165,16 @@ async def serve(
     finally:
         providers.close()
         core.registry.close()
+
+
+def _classes(config: Config) -> ClassSource | Cluster:
+    if config.class_dir is not None:
+        return ClassDirectory(config.class_dir)
+    # The official client takes 40 MiB and half a second, which only a cluster is worth.
+    from csi.kube import KubeApi  # noqa: PLC0415
+
+    api = KubeApi.load(config.kubeconfig)
+    return Cluster(api, node_id=config.node_id, watching=config.rotation)
 
 
 def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]:

@@ -29,6 +29,8 @@ class Config:
     Attributes:
         registration_dir: None: kubelet is told by somebody else, or not at all.
         kubelet_csi_socket: The path of the CSI socket as kubelet sees it.
+        class_dir: Where classes are read from; None: from the Kubernetes API.
+        kubeconfig: Names the Kubernetes API; None: that of the cluster of this pod.
         provider_dirs: Where providers have their sockets, in the order of the search.
         poll_interval: Seconds between two refreshes of a class that does not say.
         poll_interval_floor: What a class may not go below.
@@ -43,7 +45,8 @@ class Config:
     kubelet_root: str
     kubelet_csi_socket: str
     registration_dir: Path | None
-    class_dir: Path
+    class_dir: Path | None
+    kubeconfig: Path | None
     provider_dirs: tuple[Path, ...]
     max_reply_bytes: int
     rotation: bool
@@ -99,6 +102,8 @@ def _go_bool(name: str, text: str) -> Callable[[Callable[..., None]], Callable[.
 
 _DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
 _SECONDS: Final = _Duration()
+_KUBERNETES: Final = "kubernetes"
+_FOLDER: Final = "directory"
 
 
 @click.command(context_settings={"show_default": True})
@@ -117,7 +122,19 @@ _SECONDS: Final = _Duration()
 @click.option(
     "--registration-dir", default="", help="Kubelet's plugins_registry; empty: do not register."
 )
-@click.option("--class-dir", type=_DIRECTORY, required=True, help="SecretProviderClasses, as YAML.")
+@click.option(
+    "--class-source",
+    type=click.Choice([_KUBERNETES, _FOLDER]),
+    default=None,
+    help="Where SecretProviderClasses come from.  [default: directory with --class-dir, else "
+    "kubernetes]",
+)
+@click.option("--class-dir", type=_DIRECTORY, help="SecretProviderClasses, as YAML.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Names the Kubernetes API.  [default: the service account of this pod]",
+)
 @click.option("--provider-volume", default="/var/run/secrets-store-csi-providers")
 @click.option(
     "--additional-provider-volume-paths",
@@ -175,7 +192,8 @@ def _config(options: dict[str, Any]) -> Config:
         kubelet_root=os.path.normpath(root),
         kubelet_csi_socket=options["kubelet_registration_path"] or str(socket),
         registration_dir=Path(registration) if registration else None,
-        class_dir=options["class_dir"],
+        class_dir=_class_dir(options),
+        kubeconfig=options["kubeconfig"],
         provider_dirs=tuple(Path(each.strip()) for each in providers if each.strip()),
         max_reply_bytes=options["max_call_recv_msg_size"],
         rotation=options["enable_secret_rotation"],
@@ -186,6 +204,18 @@ def _config(options: dict[str, Any]) -> Config:
         log_level=options["log_level"],
         log_json=options["log_format_json"],
     )
+
+
+def _class_dir(options: dict[str, Any]) -> Path | None:
+    directory: Path | None = options["class_dir"]
+    source = options["class_source"] or (_KUBERNETES if directory is None else _FOLDER)
+    if source == _FOLDER and directory is None:
+        message = "name the directory with --class-dir"
+    elif source == _KUBERNETES and directory is not None:
+        message = "leave out --class-dir, or the source is directory"
+    else:
+        return directory
+    raise click.BadParameter(message, param_hint="--class-source")
 
 
 def version() -> str:

@@ -7,7 +7,7 @@ the registry always says what the keeper acknowledged.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -52,6 +52,10 @@ class RotationPolicy:
     floor: float
 
 
+async def admit_all(_: VolumeSpec) -> None:
+    """Let every volume be published."""
+
+
 class Delivery:
     """Brings content into volumes and volumes away."""
 
@@ -62,13 +66,27 @@ class Delivery:
         schedule: Schedule,
         fetcher: Fetcher,
         rotation: RotationPolicy,
+        admit: Callable[[VolumeSpec], Awaitable[None]] = admit_all,
+        on_changed: Callable[[VolumeSpec], None] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Act on `registry` and `schedule`; `now_ns` dates new content."""
+        """Act with what others own too.
+
+        Args:
+            registry: The volumes.
+            schedule: When they are due.
+            fetcher: Where content comes from.
+            rotation: How often it is asked for.
+            admit: Asked before a volume is published; raises if it must not be.
+            on_changed: Told of a volume that may show something else, or is gone.
+            now_ns: Dates new content.
+        """
         self._registry = registry
         self._schedule = schedule
         self._fetcher = fetcher
         self._rotation = rotation
+        self._admit = admit
+        self._on_changed = on_changed or (lambda _: None)
         self._now_ns = now_ns
         self._groups = Groups()
 
@@ -86,6 +104,7 @@ class Delivery:
             await self.remove(keeper, spec.volume_id, before.spec.target)
         volume = self._registry.begin(request)
         try:
+            await self._admit(spec)
             content = await self._fetcher.fetch(spec, request.credentials, ())
             sealed = self._seal(spec, content, None)
         except BaseException:
@@ -100,6 +119,7 @@ class Delivery:
             raise
         self._registry.served(volume, sealed.snapshot, content.versions, record)
         self._plan_refresh(volume, content)
+        self._on_changed(spec)
         log.info(
             "volume published",
             extra=_fields(spec) | {logkeys.GENERATION: sealed.snapshot.generation},
@@ -124,6 +144,7 @@ class Delivery:
             await self.restore(keeper, volume)
             await self._bring_in(keeper, volume, content)
         self._plan_refresh(volume, content)
+        self._on_changed(volume.spec)
 
     async def restore(self, keeper: Keeper, volume: Volume) -> None:
         """Publish a LOST volume again, with the content that it had.
@@ -168,6 +189,7 @@ class Delivery:
             )
         if volume is not None and self._registry.get(volume_id) is volume:
             self._registry.forget(volume)
+            self._on_changed(volume.spec)
 
     async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> None:
         previous = _snapshot(volume)

@@ -93,6 +93,13 @@ class Refresher:
             self._schedule.hasten(volume.volume_id, now)
         self.reconsider()
 
+    def class_changed(self, namespace: str, name: str) -> None:
+        """Refresh the volumes of a class, whose content has changed."""
+        for volume in self._registry:
+            if (volume.spec.namespace, volume.spec.class_name) == (namespace, name):
+                self._schedule.outdate(volume.volume_id, trio.current_time())
+        self.reconsider()
+
     def reconsider(self) -> None:
         """Look at the schedule again: it has changed."""
         self._changed.set()

@@ -48,6 +48,7 @@ class _Member:
     failures: int = 0
     retry_at: float | None = None
     started_at: float | None = None  # a refresh is under way
+    again: bool = False  # and what it fetches may be outdated already
 
 
 class Schedule:
@@ -78,6 +79,7 @@ class Schedule:
 
     def add(self, volume_id: VolumeId, group: Hashable, interval: float, now: float) -> None:
         """Give a volume that has fresh content its place; a known one may change its group."""
+        before = self._members.get(volume_id)
         self.remove(volume_id)
         found = self._groups.get(group)
         if found is None:
@@ -86,7 +88,8 @@ class Schedule:
             self._advance(found, now)
         _set_interval(found, interval, now)
         found.members.add(volume_id)
-        self._members[volume_id] = _Member(group=group)
+        again = before is not None and before.again
+        self._members[volume_id] = _Member(group=group, again=again)
 
     def remove(self, volume_id: VolumeId) -> None:
         """Take a volume out; an unknown one is fine."""
@@ -141,6 +144,14 @@ class Schedule:
         if member is not None:
             member.retry_at = now
 
+    def outdate(self, volume_id: VolumeId, now: float) -> None:
+        """Refresh a volume at once; if a refresh is under way, also right after it."""
+        member = self._members.get(volume_id)
+        if member is not None and member.started_at is not None:
+            member.again = True
+        elif member is not None:
+            member.retry_at = now
+
     def succeeded(self, volume_id: VolumeId, interval: float, now: float) -> None:
         """Note a success: the volume is back in the tick of its group, which may have changed."""
         member = self._members.get(volume_id)
@@ -148,7 +159,8 @@ class Schedule:
             return  # unpublished meanwhile
         _set_interval(self._groups[member.group], interval, now)
         member.failures = 0
-        member.retry_at = member.started_at = None
+        member.retry_at = now if member.again else None
+        member.started_at, member.again = None, False
 
     def ended(self, volume_id: VolumeId) -> None:
         """Note that a refresh is not under way any more, whatever became of it."""
@@ -172,7 +184,9 @@ class Schedule:
         started = now if member.started_at is None else member.started_at
         # A failure that took longer than its delay must not be followed by another at once.
         member.retry_at = started + delay if started + delay > now else now + delay
-        member.started_at = None
+        if member.again:
+            member.retry_at = now  # it failed with what is outdated
+        member.started_at, member.again = None, False
         return member.failures
 
     def check_invariants(self) -> None:

@@ -37,6 +37,7 @@ def config_for(directory: Path = Path("/nowhere"), **changes: Any) -> Config:  #
         kubelet_csi_socket=str(directory / "csi.sock"),
         registration_dir=None,
         class_dir=directory / "classes",
+        kubeconfig=None,
         provider_dirs=(directory,),
         max_reply_bytes=4 << 20,
         rotation=True,
@@ -135,7 +136,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """Serve on real sockets in `directory` inside the block."""
     keeper, config = keeper or FakeKeeper(), config_for(directory, **changes)
-    config.class_dir.mkdir(exist_ok=True)
+    (directory / "classes").mkdir(exist_ok=True)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(app.serve, config, connect_keeper=keeper.connect, stop=stop))
