@@ -8,7 +8,7 @@ used or not.
 
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import attrs
@@ -35,9 +35,16 @@ class _Kept:
 class KeptGenerations:
     """All kept generations, oldest first, each locked in memory and unread."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        budget_bytes: int = BUDGET_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start with none."""
         self._kept: dict[int, _Kept] = {}
+        self._budget_bytes = budget_bytes
+        self._clock = clock
 
     def add(self, generation: int, fd: int) -> None:
         """Keep the snapshot in `fd`, which belongs to this object from now on, also on failure.
@@ -81,7 +88,7 @@ class KeptGenerations:
 
     def supersede(self, current: int) -> None:
         """Note that every generation before `current` is no longer shown."""
-        now = time.monotonic()
+        now = self._clock()
         for generation, kept in self._kept.items():
             if generation < current and kept.superseded_at is None:
                 kept.superseded_at = now
@@ -93,7 +100,7 @@ class KeptGenerations:
             for generation, kept in sorted(self._kept.items())
             if generation not in spare and kept.superseded_at is not None
         ]
-        excess_bytes = sum(kept.size for kept in self._kept.values()) - BUDGET_BYTES
+        excess_bytes = sum(kept.size for kept in self._kept.values()) - self._budget_bytes
         excess_count = len(self._kept) - (MAX_GENERATIONS - _MARGIN)
         excess = []
         for generation, kept in old:
@@ -101,7 +108,7 @@ class KeptGenerations:
                 excess.append(generation)
                 excess_bytes -= kept.size
                 excess_count -= 1
-        before = time.monotonic() - GRACE_S
+        before = self._clock() - GRACE_S
         idle = [
             generation
             for generation, kept in old
