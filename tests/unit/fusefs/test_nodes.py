@@ -236,6 +236,17 @@ def test_bound_file_keeps_its_last_generation(volume: FakeVolume) -> None:
     assert volume.table.file(node)[0] == 3
 
 
+def test_bound_file_shows_the_last_of_its_contents(volume: FakeVolume) -> None:
+    """Of several generations that have a removed file, the newest answers."""
+    node = volume.node("d/b")
+    volume.rotate({"a": b"x", "d/b": b"other"})
+    volume.rotate({"a": b"x"})
+    generation, entry = volume.table.file(node)
+    assert generation == 2
+    assert volume.table.read(generation, entry.node, 0, 9) == b"other"
+    assert volume.table.attributes(node).size == 5
+
+
 def test_bound_file_goes_by_force(volume: FakeVolume) -> None:
     """Beyond the budget even a bound file gets an error."""
     node = volume.node("d/b")
