@@ -93,7 +93,7 @@ class KubeletRoot:
             and parts[:length] == self.root.parts
             and tail[:1] + tail[2:4] + tail[5:] == ("pods", "volumes", _CSI, _MOUNT)
         )
-        if not follows or not _UID.match(tail[1]) or not _NAME.match(tail[4]):
+        if not follows or not _UID.fullmatch(tail[1]) or not _NAME.fullmatch(tail[4]):
             message = (
                 f"target {path!r} does not follow "
                 f"{self.root}/pods/UID/volumes/{_CSI}/NAME/{_MOUNT}; check --kubelet-root"
@@ -231,8 +231,10 @@ def _check_volume_data(parent: int, path: str, *, volume_id: str, driver: str) -
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = syscalls.openat2(parent, name, flags, _RESOLVE)
-        with open(fd, "rb") as file:
-            data = json.loads(file.read(_MAX_VOLUME_DATA_BYTES))
+        try:
+            data = json.loads(os.read(fd, _MAX_VOLUME_DATA_BYTES))
+        finally:
+            os.close(fd)
     except (OSError, TypeError, ValueError, RecursionError) as error:
         message = f"target {path!r}: {name} beside it cannot be read; kubelet writes it first"
         raise TargetRefused(message) from error
