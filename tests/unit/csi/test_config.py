@@ -117,6 +117,61 @@ def test_wrong_values_are_told_with_the_flag(flag: str, says: str) -> None:
     assert says in output
 
 
+def _bare(*flags: str) -> tuple[int, str, list[Config]]:
+    seen: list[Config] = []
+    result = CliRunner().invoke(command, [*REQUIRED[:2], *flags], obj=seen.append)
+    return result.exit_code, " ".join(result.output.split()), seen
+
+
+@pytest.mark.parametrize(
+    ("flags", "directory", "kubeconfig"),
+    [
+        ([], None, None),
+        (["--class-source=kubernetes", "--kubeconfig=/k"], None, Path("/k")),
+        (["--class-dir=/classes"], Path("/classes"), None),
+        (["--class-source=directory", "--class-dir=/classes"], Path("/classes"), None),
+    ],
+)
+def test_classes_come_from_the_cluster_or_a_directory(
+    flags: list[str], directory: Path | None, kubeconfig: Path | None
+) -> None:
+    """From the cluster, unless a directory is named."""
+    _, _, (config,) = _bare(*flags)
+    assert (config.class_dir, config.kubeconfig) == (directory, kubeconfig)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--class-source=directory"], "name the directory with --class-dir"),
+        (["--class-source=kubernetes", "--class-dir=/classes"], "leave out --class-dir"),
+        (["--class-source=etcd"], "'kubernetes', 'directory'"),
+    ],
+)
+def test_class_sources_that_contradict_are_refused(flags: list[str], says: str) -> None:
+    """The message names both flags."""
+    code, output, _ = _bare(*flags)
+    assert code == 2
+    assert "--class-source" in output
+    assert says in output
+
+
+def test_program_outside_a_cluster_does_not_start(tmp_path: Path) -> None:
+    """One line that names the flags, and no traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "csi", *REQUIRED[:2], f"--endpoint=unix://{tmp_path}/csi.sock"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={"PATH": "/usr/bin"},
+        cwd=Path(__file__).parents[3],
+    )
+    assert ended.returncode == 1
+    assert "--class-dir" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_version_is_never_empty() -> None:
     """GetPluginInfo needs one, installed or not."""
     assert version()

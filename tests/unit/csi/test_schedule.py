@@ -86,6 +86,37 @@ def test_shorter_interval_counts_at_once() -> None:
     assert schedule.next_due() == 161
 
 
+@pytest.mark.parametrize("regrouped", [False, True])
+@pytest.mark.parametrize("works", [False, True])
+def test_outdated_refresh_is_followed_by_another(*, works: bool, regrouped: bool) -> None:
+    """What is under way may have begun before the edit, however it ends."""
+    schedule = Schedule(node="n", jitter=0)
+    schedule.add(A, "group", 3600, now=0)
+    schedule.start(A, now=100)
+    schedule.outdate(A, now=101)
+    assert schedule.take_due(101) == []
+    if regrouped:
+        schedule.add(A, "other", 3600, now=102)
+    if works:
+        schedule.succeeded(A, 3600, now=102)
+    else:
+        schedule.failed(A, now=102)
+    assert schedule.take_due(102) == [A]
+    schedule.succeeded(A, 3600, now=103)
+    assert schedule.take_due(103) == []
+
+
+def test_outdated_volume_is_refreshed_at_once() -> None:
+    """And once."""
+    schedule = Schedule(node="n", jitter=0)
+    schedule.add(A, "group", 3600, now=0)
+    schedule.outdate(A, now=100)
+    schedule.outdate(B, now=100)
+    assert schedule.take_due(100) == [A]
+    schedule.succeeded(A, 3600, now=101)
+    assert schedule.take_due(101) == []
+
+
 def test_unknown_volumes_are_ignored() -> None:
     """A volume that was unpublished meanwhile is no error."""
     schedule = Schedule(node="n", jitter=0)

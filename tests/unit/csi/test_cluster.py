@@ -1,0 +1,108 @@
+"""The node server above a cluster: the parts together, then the whole on its sockets."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from csi import app
+from csi.cluster import Cluster
+from csi.errors import ClassNotFound, UserNamespace
+from fakes.keeper import FakeKeeper
+from fakes.kubeapi import CLASSES, STATUSES, Running, kube_api
+from fakes.kubelet import publish_message, publish_request, unpublish_request
+from fakes.nodeserver import config_for, served
+from fakes.polling import poll_value
+from fakes.providersocket import provider_at
+from fakes.sources import FakeProviders
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+SPEC = publish_request().spec
+NAME = f"{SPEC.pod}-{SPEC.namespace}-{SPEC.class_name}"
+
+
+@asynccontextmanager
+async def _core(kube: Running, providers: FakeProviders) -> AsyncIterator[app.Core]:
+    config, keeper = config_for(), FakeKeeper()
+    core = app.wire(
+        config,
+        connect_keeper=keeper.connect,
+        classes=Cluster(kube.api, node_id="node-1", watching=True),
+        providers=providers,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(core.run)
+        try:
+            yield core
+        finally:
+            nursery.cancel_scope.cancel()
+            core.registry.close()
+
+
+async def test_edited_class_refreshes_its_volumes_at_once(tmp_path: Path) -> None:
+    """The interval is two minutes; the edit is seen long before."""
+    providers = FakeProviders()
+    with kube_api(tmp_path) as kube:
+        kube.server.put_class(SPEC.class_name, SPEC.namespace)
+        async with _core(kube, providers) as core:
+            await core.node.publish(publish_request())
+            await poll_value(lambda: "watch" in kube.server.verbs(CLASSES), expected=True)
+            kube.server.put_class(SPEC.class_name, SPEC.namespace, keyvaultName="other")
+            await poll_value(lambda: len(providers.calls), 2)
+    assert '"keyvaultName":"other"' in providers.calls[-1][1].attributes
+
+
+async def test_publish_and_unpublish_leave_a_status(tmp_path: Path) -> None:
+    """It is written beside the publish, and stays for the pod's owner reference."""
+    with kube_api(tmp_path) as kube:
+        kube.server.put_class(SPEC.class_name, SPEC.namespace)
+        async with _core(kube, FakeProviders()) as core:
+            await core.node.publish(publish_request())
+            await poll_value(lambda: (STATUSES, SPEC.namespace, NAME) in kube.server.objects, True)  # noqa: FBT003
+            await core.node.unpublish(unpublish_request())
+        assert kube.server.verbs(STATUSES) == ["create"]
+
+
+async def test_old_cluster_publishes_all_the_same(tmp_path: Path) -> None:
+    """A status that cannot be written fails no publish."""
+    with kube_api(tmp_path) as kube:
+        kube.server.kinds.remove(STATUSES)
+        kube.server.put_class(SPEC.class_name, SPEC.namespace)
+        async with _core(kube, FakeProviders()) as core:
+            await core.node.publish(publish_request())
+            assert core.registry.shown(SPEC.volume_id) is not None
+
+
+async def test_refused_publishes_leave_nothing(tmp_path: Path) -> None:
+    """A missing class, then a user namespace; the class created, the pod starts."""
+    with kube_api(tmp_path) as kube:
+        async with _core(kube, FakeProviders()) as core:
+            with pytest.raises(ClassNotFound):
+                await core.node.publish(publish_request())
+            kube.server.put_class(SPEC.class_name, SPEC.namespace)
+            kube.server.put("pods", SPEC.namespace, SPEC.pod, {"spec": {"hostUsers": False}})
+            with pytest.raises(UserNamespace):
+                await core.node.publish(publish_request())
+            assert list(core.registry) == []
+            kube.server.put("pods", SPEC.namespace, SPEC.pod, {"spec": {}})
+            await core.node.publish(publish_request())
+
+
+async def test_node_server_takes_classes_from_its_kubeconfig(tmp_path: Path) -> None:
+    """Over the CSI socket, with the flags that a chart would give."""
+    with kube_api(tmp_path) as kube, provider_at(tmp_path / "azure.sock"):
+        async with served(tmp_path, class_dir=None, kubeconfig=kube.kubeconfig) as here:
+            code, message = await here.fails(here.node.NodePublishVolume, publish_message())
+            assert code == "NOT_FOUND"
+            assert message.startswith(
+                f"failed to get secretproviderclass {SPEC.namespace}/{SPEC.class_name}, error: "
+                "secretproviderclasses.secrets-store.csi.x-k8s.io"
+            )
+            kube.server.put_class(SPEC.class_name, SPEC.namespace)
+            await here.call(here.node.NodePublishVolume, publish_message())
