@@ -51,12 +51,14 @@ class Core:
     cluster: Cluster | None
 
     async def run(self) -> None:
-        """Hold the session with the keeper and refresh volumes, until cancelled."""
+        """Hold the session with the keeper and refresh volumes, until cancelled or superseded."""
         async with trio.open_nursery() as nursery:
             if self.cluster is not None:
                 nursery.start_soon(self.cluster.run)
-            nursery.start_soon(self.recovery.run)
             nursery.start_soon(self.refresher.run)
+            await self.recovery.run()
+            # Statuses are the successor's now; ours would overwrite them with older versions.
+            nursery.cancel_scope.cancel()
 
 
 def wire(

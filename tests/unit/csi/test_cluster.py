@@ -18,6 +18,7 @@ from fakes.nodeserver import config_for, served
 from fakes.polling import poll_value
 from fakes.providersocket import provider_at
 from fakes.sources import FakeProviders
+from fusefs.errors import Superseded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,11 +29,12 @@ NAME = f"{SPEC.pod}-{SPEC.namespace}-{SPEC.class_name}"
 
 
 @asynccontextmanager
-async def _core(kube: Running, providers: FakeProviders) -> AsyncIterator[app.Core]:
-    config, keeper = config_for(), FakeKeeper()
+async def _core(
+    kube: Running, providers: FakeProviders, keeper: FakeKeeper | None = None
+) -> AsyncIterator[app.Core]:
     core = app.wire(
-        config,
-        connect_keeper=keeper.connect,
+        config_for(),
+        connect_keeper=(keeper or FakeKeeper()).connect,
         classes=Cluster(kube.api, node_id="node-1", watching=True),
         providers=providers,
     )
@@ -67,6 +69,23 @@ async def test_publish_and_unpublish_leave_a_status(tmp_path: Path) -> None:
             await poll_value(lambda: (STATUSES, SPEC.namespace, NAME) in kube.server.objects, True)  # noqa: FBT003
             await core.node.unpublish(unpublish_request())
         assert kube.server.verbs(STATUSES) == ["create"]
+
+
+async def test_superseded_node_server_writes_no_status(tmp_path: Path) -> None:
+    """What it could not write before is its successor's, which knows better."""
+    keeper = FakeKeeper()
+    with kube_api(tmp_path) as kube:
+        kube.server.put_class(SPEC.class_name, SPEC.namespace)
+        kube.server.fail("create", STATUSES, 500)
+        async with _core(kube, FakeProviders(), keeper) as core:
+            await core.node.publish(publish_request())
+            await poll_value(lambda: kube.server.verbs(STATUSES), ["create"])
+            assert core.cluster is not None
+            assert core.cluster.classes.watched == {SPEC.namespace}
+            async with keeper.connect():
+                with pytest.raises(Superseded):
+                    await core.node.unpublish(unpublish_request())
+                await poll_value(lambda: core.cluster and core.cluster.classes.watched, frozenset())
 
 
 async def test_old_cluster_publishes_all_the_same(tmp_path: Path) -> None:
