@@ -30,6 +30,7 @@ class Expected:
     running_since: float | None = None
     earliest: float = 0.0
     latest: float = 0.0
+    again: bool = False
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -50,7 +51,9 @@ class ScheduleMachine(RuleBasedStateMachine):
         interval = INTERVALS[group]
         self.schedule.add(volume, group, interval, self.now)
         latest = self.now + interval * (1 + JITTER)
-        self.model[volume] = Expected(group, earliest=self.now, latest=latest)
+        before = self.model.get(volume)
+        again = before is not None and before.again
+        self.model[volume] = Expected(group, earliest=self.now, latest=latest, again=again)
 
     @rule(volume=NAMES)
     def unpublish(self, volume: VolumeId) -> None:
@@ -82,6 +85,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             expected.failures, expected.running_since = 0, None
             expected.earliest = self.now
             expected.latest = self.now + interval * (1 + JITTER)
+            self._repeat(expected)
 
     @rule(volume=consumes(running), seconds=st.floats(0, 100))
     def fail(self, volume: VolumeId, seconds: float) -> None:
@@ -99,6 +103,17 @@ class ScheduleMachine(RuleBasedStateMachine):
         expected.earliest = min(started + delay, self.now + delay)
         expected.latest = self.now + delay * (1 + JITTER)
         expected.running_since = None
+        self._repeat(expected)
+
+    @rule(volume=NAMES)
+    def outdate(self, volume: VolumeId) -> None:
+        """A class is edited: what is under way is repeated, everything else is due."""
+        self.schedule.outdate(volume, self.now)
+        expected = self.model.get(volume)
+        if expected is not None and expected.running_since is not None:
+            expected.again = True
+        elif expected is not None:
+            expected.earliest = expected.latest = self.now
 
     @rule(volume=NAMES)
     def hasten(self, volume: VolumeId) -> None:
@@ -117,6 +132,12 @@ class ScheduleMachine(RuleBasedStateMachine):
             assert self.schedule.next_due() <= min(each.latest for each in waiting) + 1e-6
         for volume in self.model:
             assert volume in self.schedule
+
+    def _repeat(self, expected: Expected) -> None:
+        """After the end of a refresh that was outdated, the next is due."""
+        if expected.again:
+            expected.again = False
+            expected.earliest = expected.latest = self.now
 
     def _pass(self, seconds: float) -> None:
         """Let time pass without looking: the loop may be late."""
