@@ -1,11 +1,11 @@
 """The node server's side of the control socket, in trio."""
 
+import contextlib
 import itertools
 import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from typing import Final
 
 import attrs
@@ -55,6 +55,11 @@ class _Pending:
         self.error: Exception | None = None
         self.answer: protocol.Volumes | protocol.SnapshotOf | None = None
         self.descriptors: list[int] = []
+
+    def close_descriptors(self) -> None:
+        """Close what came with an answer that nobody takes."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 class KeeperClient:
@@ -116,17 +121,24 @@ class KeeperClient:
         """Return everything that the keeper shows at a target."""
         pending = await self._ask(protocol.ListVolumes(next(self._requests)))
         states = pending.answer.volumes if isinstance(pending.answer, protocol.Volumes) else ()
-        return [
-            PublishedVolume(
-                volume_id=state.volume_id,
-                target=state.target,
-                generation=state.generation,
-                record=state.record,
-                worker_pid=state.worker_pid,
-                snapshot=await self._snapshot(state.volume_id) if snapshots else None,
-            )
-            for state in states
-        ]
+        found = []
+        with contextlib.ExitStack() as undo:
+            for state in states:
+                snapshot = await self._snapshot(state.volume_id) if snapshots else None
+                if snapshot is not None:
+                    undo.callback(snapshot.close)
+                found.append(
+                    PublishedVolume(
+                        volume_id=state.volume_id,
+                        target=state.target,
+                        generation=snapshot.generation if snapshot else state.generation,
+                        record=state.record,
+                        worker_pid=state.worker_pid,
+                        snapshot=snapshot,
+                    )
+                )
+            undo.pop_all()
+        return found
 
     async def _snapshot(self, volume_id: str) -> Snapshot | None:
         """Return the newest snapshot of a volume, None when it is gone meanwhile."""
@@ -135,7 +147,7 @@ class KeeperClient:
             return Snapshot.map(pending.descriptors.pop())
         except VolumeUnknown:
             return None
-        except InvalidSnapshot:
+        except (InvalidSnapshot, IndexError):
             log.exception("the keeper sent a broken snapshot", extra={"volume_id": volume_id})
             return None
 
@@ -156,13 +168,16 @@ class KeeperClient:
         self, message: protocol.NodeMessage, descriptors: Iterable[int] = ()
     ) -> _Pending:
         pending = self._pending[message.request] = _Pending()
-        try:
-            await self._send(message, list(descriptors))
-            await pending.answered.wait()
-        finally:
-            self._pending.pop(message.request, None)
-        if pending.error is not None:
-            raise pending.error
+        with contextlib.ExitStack() as undo:
+            undo.callback(pending.close_descriptors)
+            try:
+                await self._send(message, list(descriptors))
+                await pending.answered.wait()
+            finally:
+                del self._pending[message.request]
+            if pending.error is not None:
+                raise pending.error
+            undo.pop_all()
         return pending
 
     async def _send(self, message: protocol.Message, descriptors: list[int]) -> None:
@@ -193,8 +208,9 @@ class KeeperClient:
         finally:
             self._lost.set()
             for pending in self._pending.values():
-                pending.error = _lost()
-                pending.answered.set()
+                if not pending.answered.is_set():
+                    pending.error = _lost()
+                    pending.answered.set()
 
     def _dispatch(self, message: protocol.KeeperMessage, descriptors: list[int]) -> None:
         pending = self._pending.get(message.request)
@@ -221,7 +237,7 @@ def _error_of(message: protocol.Refused) -> KeeperError:
     return kind(message.text)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connect(path: str, *, register: bool = True) -> AsyncIterator[KeeperClient]:
     """Open a session with the keeper that listens at `path`.
 
