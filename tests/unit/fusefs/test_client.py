@@ -1,0 +1,322 @@
+"""The node server's session with a keeper, over a real socket with a keeper that is only that."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from fakes.keepersocket import Answer, KeeperSocket
+from fakes.trees import sealed
+from fusefs import errors, protocol
+from fusefs.client import KeeperClient, connect
+from fusefs.memory import sealed_memfd
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+KEEPER_ERRORS = errors.KeeperError.__subclasses__()
+
+
+@pytest.fixture
+async def keeper(tmp_path: Path) -> AsyncIterator[KeeperSocket]:
+    """Return a keeper that listens and answers every request with Done."""
+    async with KeeperSocket.listening(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(keeper: KeeperSocket) -> AsyncIterator[KeeperClient]:
+    """Return a registered session."""
+    async with connect(keeper.path) as made:
+        yield made
+
+
+async def test_nobody_at_the_socket_is_unavailable(tmp_path: Path) -> None:
+    """The error names the socket and the reason, and a left-over socket file is no keeper."""
+    path = str(tmp_path / "keeper.sock")
+    with pytest.raises(errors.KeeperUnavailable, match=r"keeper\.sock.*No such file"):
+        async with connect(path):
+            pass
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.bind(path)
+    left.close()
+    with pytest.raises(errors.KeeperUnavailable, match="refused"):
+        async with connect(path):
+            pass
+
+
+async def test_keeper_that_hangs_is_unavailable(tmp_path: Path) -> None:
+    """A keeper that accepts nobody does not stop the node server's loop."""
+    path = str(tmp_path / "keeper.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
+            waiting.connect(path)
+            with pytest.raises(errors.KeeperUnavailable, match="unavailable"):
+                async with connect(path):
+                    pass
+
+
+async def test_session_begins_with_registration(keeper: KeeperSocket) -> None:
+    """The newest session is the one obeyed; whoever only looks does not register."""
+    async with connect(keeper.path) as client:
+        assert keeper.heard == [protocol.Register(1)]
+        assert client.keeper_pid == os.getpid()
+
+
+async def test_onlooker_does_not_register(keeper: KeeperSocket) -> None:
+    """A session that only lists volumes leaves the node server's alone."""
+    keeper.respond = lambda message: protocol.Volumes(message.request, ())
+    async with connect(keeper.path, register=False) as client:
+        assert await client.volumes() == []
+    assert keeper.heard == [protocol.ListVolumes(1)]
+
+
+async def test_requests_carry_what_they_are_about(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """Each call is one message; snapshots travel as their descriptor, which stays the caller's."""
+    with sealed({"a": b"one"}) as first, sealed({"a": b"two"}, first.snapshot) as second:
+        await client.publish("v", "/t", first, record=b"r1")
+        await client.rotate("v", second, record=b"r2")
+        await client.update_record("v", b"r3")
+        await client.unpublish("v", "/t")
+        assert first.snapshot.content("a") == b"one"
+        assert keeper.heard[1:] == [
+            protocol.Publish(2, "v", "/t", 1, first.plan, b"r1"),
+            protocol.Rotate(3, "v", 2, second.plan, b"r2"),
+            protocol.UpdateRecord(4, "v", b"r3"),
+            protocol.Unpublish(5, "v", "/t"),
+        ]
+    assert [content[-3:] for content in keeper.contents] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("kind", KEEPER_ERRORS)
+async def test_each_refusal_is_raised_as_itself(
+    keeper: KeeperSocket, client: KeeperClient, kind: type[errors.KeeperError]
+) -> None:
+    """Whatever the keeper answers, the caller catches the class that the keeper raised."""
+    keeper.respond = lambda message: protocol.Refused(message.request, kind.__name__, "because")
+    with pytest.raises(kind, match="because") as caught:
+        await client.update_record("v", b"")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("layout", [True, False])
+async def test_refused_target_keeps_whose_fault_it_is(
+    keeper: KeeperSocket, client: KeeperClient, *, layout: bool
+) -> None:
+    """The node server answers InvalidArgument to one and FailedPrecondition to the other."""
+    keeper.respond = lambda message: protocol.Refused(message.request, "TargetRefused", "x", layout)
+    with pytest.raises(errors.TargetRefused) as caught:
+        await client.unpublish("v", "/t")
+    assert caught.value.layout is layout
+
+
+async def test_unknown_refusal_is_a_failed_volume(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """A keeper of a later version may know errors that this client does not."""
+    keeper.respond = lambda message: protocol.Refused(message.request, "NoSuchError", "new")
+    with pytest.raises(errors.VolumeFailed, match="new"):
+        await client.update_record("v", b"")
+
+
+async def test_answers_find_their_callers(keeper: KeeperSocket, client: KeeperClient) -> None:
+    """Requests under way at once may be answered in any order."""
+    keeper.respond = lambda _: None
+    done: list[str] = []
+
+    async def ask(name: str) -> None:
+        await client.update_record(name, b"")
+        done.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in ("a", "b"):
+            nursery.start_soon(ask, name)
+        await trio.testing.wait_all_tasks_blocked()
+        requests = {one.volume_id: one.request for one in updates(keeper)}
+        for name in ("b", "a"):
+            keeper.send(protocol.Done(requests[name]))
+            await trio.testing.wait_all_tasks_blocked()
+    assert done == ["b", "a"]
+
+
+def updates(keeper: KeeperSocket) -> list[protocol.UpdateRecord]:
+    """Return the requests to update a record."""
+    return [one for one in keeper.heard if isinstance(one, protocol.UpdateRecord)]
+
+
+async def test_lost_connection_ends_all_requests(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """Who waits, and who asks later, hears that the keeper is gone; nobody waits for ever."""
+    keeper.respond = lambda _: None
+    lost: list[str] = []
+
+    async def ask(name: str) -> None:
+        with pytest.raises(errors.KeeperUnavailable, match="connection to the keeper was lost"):
+            await client.update_record(name, b"")
+        lost.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for name in ("a", "b"):
+            nursery.start_soon(ask, name)
+        await trio.testing.wait_all_tasks_blocked()
+        keeper.hang_up()
+        await client.wait_lost()
+    await ask("late")
+    assert sorted(lost) == ["a", "b", "late"]
+
+
+async def test_last_answer_counts_though_the_keeper_died(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """What was answered before the connection was lost is answered."""
+
+    def answer_and_die(message: protocol.NodeMessage) -> None:
+        keeper.send(protocol.Done(message.request))
+        keeper.hang_up()
+
+    keeper.respond = answer_and_die
+    await client.update_record("v", b"")
+    await client.wait_lost()
+
+
+async def test_garbage_from_the_keeper_ends_the_session(
+    keeper: KeeperSocket, client: KeeperClient, announced: list[str]
+) -> None:
+    """A keeper that does not follow the protocol is as good as none."""
+    announced.append("the connection to the keeper is given up")
+    keeper.respond = lambda _: b"i\xc1"
+    with pytest.raises(errors.KeeperUnavailable):
+        await client.update_record("v", b"")
+
+
+async def test_answer_that_nobody_waits_for_is_closed(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """A caller that gave up leaves no descriptor behind (conftest), and the session goes on."""
+    keeper.respond = lambda message: (
+        protocol.Volumes(message.request, (STATE,))
+        if isinstance(message, protocol.ListVolumes)
+        else None
+    )
+    with trio.move_on_after(0) as scope:
+        await client.update_record("v", b"")
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.volumes)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    for request in (2, keeper.heard[-1].request):
+        fd = sealed_memfd("test", [b"late"])
+        keeper.send((protocol.SnapshotOf(request, 1), [fd]))
+    keeper.respond = lambda message: protocol.Done(message.request)
+    await client.update_record("v", b"")
+
+
+STATE = protocol.VolumeState("v", "/t", 1, b"record", 7)
+
+
+async def test_volumes_come_with_their_snapshots(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """Everything that a new node server resumes from; the snapshot's generation is what counts."""
+    with sealed({"a": b"one"}) as first, sealed({"a": b"two"}, first.snapshot) as second:
+        keeper.respond = lambda message: (
+            protocol.Volumes(message.request, (STATE,))
+            if isinstance(message, protocol.ListVolumes)
+            else (protocol.SnapshotOf(message.request, 2), [os.dup(second.snapshot.fd)])
+        )
+        [volume] = await client.volumes()
+        assert volume.snapshot is not None
+        assert volume.snapshot.content("a") == b"two"
+        volume.snapshot.close()
+    assert (volume.volume_id, volume.target, volume.generation) == ("v", "/t", 2)
+    assert (volume.record, volume.worker_pid) == (b"record", 7)
+
+
+async def test_volumes_without_snapshots(keeper: KeeperSocket, client: KeeperClient) -> None:
+    """Who only looks is sent no content."""
+    keeper.respond = lambda message: protocol.Volumes(message.request, (STATE,))
+    [volume] = await client.volumes(snapshots=False)
+    assert (volume.snapshot, volume.generation) == (None, 1)
+    assert isinstance(keeper.heard[-1], protocol.ListVolumes)
+
+
+@pytest.mark.parametrize("case", ["gone", "broken", "missing"])
+async def test_volume_without_a_usable_snapshot(
+    keeper: KeeperSocket, client: KeeperClient, announced: list[str], case: str
+) -> None:
+    """A volume that is gone meanwhile, or whose snapshot cannot be read, is still listed."""
+
+    def respond(message: protocol.NodeMessage) -> Answer:
+        if isinstance(message, protocol.ListVolumes):
+            return protocol.Volumes(message.request, (STATE,))
+        if case == "gone":
+            return protocol.Refused(message.request, "VolumeUnknown", "gone")
+        answer = protocol.SnapshotOf(message.request, 1)
+        return (answer, [sealed_memfd("test", [b"x"])]) if case == "broken" else answer
+
+    if case != "gone":
+        announced.append("the keeper sent a broken snapshot")
+    keeper.respond = respond
+    [volume] = await client.volumes()
+    assert volume.snapshot is None
+
+
+async def test_abandoned_listing_closes_its_snapshots(
+    keeper: KeeperSocket, client: KeeperClient
+) -> None:
+    """A listing that is cut short leaves none of the snapshots behind that it had (conftest)."""
+    with sealed({"a": b"one"}) as first:
+
+        def respond(message: protocol.NodeMessage) -> Answer:
+            if isinstance(message, protocol.ListVolumes):
+                return protocol.Volumes(message.request, (STATE, STATE))
+            if len(keeper.heard) > 3:
+                keeper.hang_up()
+                return None
+            return (protocol.SnapshotOf(message.request, 1), [os.dup(first.snapshot.fd)])
+
+        keeper.respond = respond
+        with pytest.raises(errors.KeeperUnavailable):
+            await client.volumes()
+
+
+async def test_slow_keeper_is_waited_for(keeper: KeeperSocket, client: KeeperClient) -> None:
+    """A full socket holds up the callers, one after another, and loses nothing."""
+    release = trio.Event()
+
+    async def respond(message: protocol.NodeMessage) -> Answer:
+        await release.wait()
+        return protocol.Done(message.request)
+
+    keeper.respond = respond
+    record = b"r" * (protocol.INLINE_BYTES - 100)
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(client.update_record, f"v{number}", record)
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+    assert {one.volume_id for one in updates(keeper)} == {f"v{number}" for number in range(40)}
+
+
+async def test_error_of_the_caller_passes_unwrapped(keeper: KeeperSocket) -> None:
+    """What is raised inside the session is what its owner catches."""
+
+    async def fail() -> None:
+        async with connect(keeper.path):
+            message = "mine"
+            raise KeyError(message)
+
+    with pytest.raises(KeyError, match="mine"):
+        await fail()
