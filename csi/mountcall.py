@@ -1,4 +1,4 @@
-"""What a provider is asked, byte for byte as the reference driver asks it (`driver.md` 1.5).
+"""What a provider is asked, byte for byte as the reference driver asks it.
 
 Providers parse these strings, and some compare them; so the JSON is Go's: keys sorted, no spaces,
 and the five characters that Go escapes are escaped.

@@ -1,7 +1,7 @@
 """The SecretProviderClassPodStatus of a volume: what it shall say. Synchronous, without I/O.
 
 It tells tools which object versions a pod has mounted. Names, label and fields are the reference
-driver's (`driver.md` 1.3); unlike it, an object is changed only where it says something else, and
+driver's; unlike it, an object is changed only where it says something else, and
 what others put there (labels, annotations, finalizers) stays.
 """
 

@@ -1,4 +1,4 @@
-"""The client of the secrets providers of a node (`driver.md` 1.4).
+"""The client of the secrets providers of a node.
 
 A provider is found by its socket ``<directory>/<name>.sock``. Each call looks for the socket
 again, so a provider that was restarted, moved or upgraded is found at once; the channel to the

@@ -1,7 +1,7 @@
 """Protobuf requests to frozen records: every InvalidArgument of the CSI services is decided here.
 
 The whole request is checked before anything is done. The order and the first words of the messages
-are the reference driver's (`driver.md` 1.6); two checks come earlier than there: the target's
+are the reference driver's; two checks come earlier than there: the target's
 layout, and ``readonly``, which the reference looks at after the class.
 """
 

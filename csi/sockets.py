@@ -1,4 +1,4 @@
-"""Fixed socket paths that change hands without a gap (`design.md` 5.2).
+"""Fixed socket paths that change hands without a gap.
 
 A socket is bound under a hidden name beside the fixed path and renamed over it when it answers, so
 the path always has a listener behind it, and kubelet's plugin watcher, which ignores hidden names,

@@ -1,4 +1,4 @@
-"""Mounts of one volume, by the new mount API and by descriptor (`design.md` 3.5).
+"""Mounts of one volume, by the new mount API and by descriptor.
 
 The private mount of a volume is attached inside a 0700 tmpfs with private propagation that only the
 keeper's mount namespace has; what a pod gets is a clone of it, made read-only before it is moved to

@@ -134,7 +134,7 @@ class NodeTable:
         if name == PRIME_NAME and self.priming:
             return PRIME_NODE
         # Every kept generation resolves, though only one is listed: a path walk may stand
-        # between READLINK of ``..data`` and LOOKUP of what it said (`prototype.md` B2).
+        # between READLINK of ``..data`` and LOOKUP of what it said.
         # In one spelling only: the kernel moves a directory that it finds under a second name.
         number = text[2:]
         if re.fullmatch("[1-9][0-9]*", number) and int(number) in self.generations:

@@ -157,7 +157,7 @@ class VolumeOperations(pyfuse3.Operations):
     @handler
     async def flush(self, fh: int) -> None:
         # Learnt by the kernel at priming. Were it asked at every close, a reader that is killed
-        # while the worker is being replaced would hang (`prototype.md` B4).
+        # while the worker is being replaced would hang.
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
     @override

@@ -2,7 +2,7 @@
 
 The node server computes it when it seals a snapshot. The keeper passes it on unread; the touch
 child carries its steps out through the private mount, and the worker accepts exactly these
-operations while the plan is in progress (`design.md` 3.4).
+operations while the plan is in progress.
 
 The steps are ordered: names that stand in the way of an addition go first, then additions (a
 directory before what is in it), then all other removals (what is in a directory before it). Their

@@ -1,6 +1,6 @@
 """Giving up privileges: workers, and the children that touch a mount.
 
-The order matters (`prototype.md` D): root directory first, while it may still be changed; groups
+The order matters: root directory first, while it may still be changed; groups
 before the uid change, which forbids it; the bounding set while CAP_SETPCAP is there; the death
 signal after the uid change, which clears it. uid 0 without capabilities would be no sandbox: it
 owns files.

@@ -1,6 +1,6 @@
 """Which paths a volume may hold, and how a list of files becomes a tree.
 
-Pure functions. The rules are those of the reference driver's AtomicWriter (`driver.md` 1.6): a
+Pure functions. The rules are those of the reference driver's AtomicWriter: a
 relative, clean path, no ``..`` element, no first element that starts with ``..`` (reserved for
 ``..data`` and the generation directories), at most 4096 characters, at most 255 bytes an element.
 """

@@ -1,4 +1,4 @@
-"""What providers are asked, byte for byte (`driver.md` 1.5)."""
+"""What providers are asked, byte for byte."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ async def test_brief_unavailability_is_ridden_out(tmp_path: Path) -> None:
 
 
 async def test_authority_on_the_wire_is_localhost(tmp_path: Path) -> None:
-    """Providers built on grpc-go reject any other authority (`driver.md` 0.3)."""
+    """Providers built on grpc-go reject any other authority."""
     with socket.socket(socket.AF_UNIX) as listener, _client(tmp_path, timeout_s=5) as client:
         listener.bind(str(tmp_path / "azure.sock"))
         listener.listen()

@@ -178,7 +178,7 @@ async def test_caller_that_hangs_up_ends_his_publish(tmp_path: Path) -> None:
 
 
 async def test_unpublish_finds_a_thread_behind_publishes(tmp_path: Path) -> None:
-    """However many publishes wait for a vault, an unpublish is answered (`design.md` 5.1)."""
+    """However many publishes wait for a vault, an unpublish is answered."""
     write_class(tmp_path)
     async with served(tmp_path, threads=4) as node:
         with provider_at(tmp_path / "azure.sock") as provider:
