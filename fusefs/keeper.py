@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from fusefs import effects, mounts, protocol, sandbox, syscalls, worker
@@ -40,20 +41,24 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """All volumes of a node."""
+    """All volumes of a node.
 
-    def __init__(self, config: Config, root: KubeletRoot) -> None:
+    Attributes:
+        sessions: The connections that are heard.
+    """
+
+    def __init__(self, config: Config, root: KubeletRoot, loop: Loop | None = None) -> None:
         """Prepare; `serve` does the work. `root` must belong to this mount namespace."""
         self._config = config
-        self._loop = Loop()
+        self._loop = loop or Loop()
         self._volumes: dict[str, VolumeHost] = {}
         self._children = Children(self._loop)
         self._slots: set[int] = set()  # each while a process with its uid lives
-        self._sessions = Sessions(self._loop, self._heard)
+        self.sessions = Sessions(self._loop, self._heard)
         self._obeyed = 0
         self._root = root
         self._private = str(Path(config.socket).parent / "private")
-        self._listener = Listener(config.socket, self._sessions.add)
+        self._listener = Listener(config.socket, self.sessions.add)
 
     def serve(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -91,17 +96,23 @@ class Keeper:
     def _heard(
         self, session: Session, message: protocol.NodeMessage, descriptors: list[int]
     ) -> None:
-        ticket = effects.Ticket(session.number, message.request)
         try:
-            self._handle(session, message, descriptors)
-        except KeeperError as error:
-            self._answer(ticket, error)
-        except Exception:  # a defect of ours: the request must be answered all the same
-            log.exception("a request failed", extra={"request": type(message).__name__})
-            self._answer(ticket, VolumeFailed("internal error; see the keeper's log"))
+            with self._answering(effects.Ticket(session.number, message.request)):
+                self._handle(session, message, descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _answering(self, ticket: effects.Ticket) -> Iterator[None]:
+        """Answer a request that could not be carried out."""
+        try:
+            yield
+        except KeeperError as error:
+            self._answer(ticket, error)
+        except Exception:  # a defect of ours: the request must be answered all the same
+            log.exception("a request failed")
+            self._answer(ticket, VolumeFailed("internal error; see the keeper's log"))
 
     def _answer(self, ticket: effects.Ticket, error: Exception | None) -> None:
         if error is None:
@@ -114,7 +125,7 @@ class Keeper:
     def _send(
         self, ticket: effects.Ticket, message: protocol.Message, descriptors: tuple[int, ...] = ()
     ) -> None:
-        self._sessions.send(ticket.session, message, descriptors)
+        self.sessions.send(ticket.session, message, descriptors)
 
     # Requests. Descriptors belong to the caller; what is kept is taken out of the list.
 
@@ -286,13 +297,11 @@ class Keeper:
 
     def _emptied(self, ticket: effects.Ticket, message: protocol.Unpublish, code: int) -> None:
         """Go on with an unpublish whose target somebody had written into."""
-        try:
+        with self._answering(ticket):
             if code:
                 text = f"target {message.target!r} could not be emptied; see the keeper's log"
                 raise VolumeFailed(text)
             self._unpublish(ticket, message)
-        except KeeperError as error:
-            self._answer(ticket, error)
 
     def _closed(self, host: VolumeHost) -> None:
         if self._volumes.get(host.volume_id) is host:

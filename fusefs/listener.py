@@ -1,5 +1,6 @@
 """The control socket: bound under a hidden name, renamed over the fixed path, for uid 0 only."""
 
+import functools
 import logging
 import secrets
 import socket
@@ -17,15 +18,18 @@ _PEER: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
 
 
 class Listener:
-    """Accepts connections of uid 0 and numbers them."""
+    """Accepts connections of one uid and numbers them."""
 
-    def __init__(self, path: str, accepted: Callable[[int, socket.socket], None]) -> None:
-        """Call `accepted` with each connection."""
+    def __init__(
+        self, path: str, accepted: Callable[[int, socket.socket], None], *, uid: int = 0
+    ) -> None:
+        """Call `accepted` with each connection of `uid`."""
         self._path = Path(path)
         self._accepted = accepted
+        self._uid = uid
         self._number = 0
         self._inode: tuple[int, int] | None = None
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket: socket.socket | None = None
 
     def start(self, loop: Loop) -> None:
         """Listen. The rename makes the socket appear whole, also over a predecessor's."""
@@ -33,25 +37,28 @@ class Listener:
         self._path.parent.chmod(0o700)
         # By chance: a keeper with this process id may have been killed just here.
         hidden = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        self._socket.bind(str(hidden))
+        hidden.unlink(missing_ok=True)  # of a predecessor of the same pid that got no further
+        listening = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.bind(str(hidden))
         hidden.chmod(0o600)
-        self._socket.listen(_BACKLOG)
+        listening.listen(_BACKLOG)
         self._inode = _identity(hidden)
         hidden.rename(self._path)
-        loop.watch(self._socket.fileno(), self._accept)
+        loop.watch(listening.fileno(), functools.partial(self._accept, listening))
 
     def close(self) -> None:
         """Stop, and remove the socket unless a successor's has taken its place."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
         if self._inode is not None and self._path.exists() and _identity(self._path) == self._inode:
             self._path.unlink()
 
-    def _accept(self) -> None:
-        connection, _ = self._socket.accept()
+    def _accept(self, listening: socket.socket) -> None:
+        connection, _ = listening.accept()
         _, uid, _ = _PEER.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
         )
-        if uid != 0:
+        if uid != self._uid:
             log.warning("a connection of uid %d is refused", uid)
             connection.close()
             return

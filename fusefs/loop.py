@@ -70,6 +70,7 @@ class Loop:
 
     def run(self) -> None:
         """Call back until `stop`. A callback that fails is logged and the loop goes on."""
+        self._stopped = False
         while not self._stopped:
             for key, _ in self._selector.select(self._next_timeout()):
                 # An earlier callback may have unwatched it, and its number may be new.
