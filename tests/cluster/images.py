@@ -28,6 +28,7 @@ STATIC_C: Final = ("gcc", "-O2", "-Wall", "-static", "-s", "-o")
 # The machine's certificate authorities may be others than Debian's; an overlay (O), so that a step
 # may install into the folder without the machine noticing.
 CERTIFICATES: Final = "/etc/ssl/certs"
+MOST_STEPS: Final = 200  # of about ten builds; they take three gigabytes
 _ARCHIVE: Final = "image.tar"
 
 
@@ -54,6 +55,7 @@ def build(
         CommandFailed: As buildah says.
     """
     with cache.locked("images"):
+        _tidy_storage()
         _make_base()
         _bud(context, tag, dockerfile=dockerfile, arguments=arguments)
         archive.unlink(missing_ok=True)
@@ -121,6 +123,13 @@ def _kept(name: str, tag: str, compile_to: Callable[[Path], None]) -> Path:
     return cache.kept(f"{name}-{cache.digest(BASE, tag, *sources)}", make) / _ARCHIVE
 
 
+def _tidy_storage() -> None:
+    """Remove what an interrupted build left, and everything when too many steps have been kept."""
+    _buildah("rm", "--all")
+    if len(_buildah("images", "--all", "--quiet").splitlines()) > MOST_STEPS:
+        shutil.rmtree(_storage_folder())
+
+
 def _make_base() -> None:
     """Put the base into the storage, unless it is there."""
     if _buildah_finds(BASE):
@@ -155,14 +164,18 @@ def _bud(
     )
 
 
+def _storage_folder() -> Path:
+    """Return the folder of a storage of our own, in place of the machine's."""
+    return cache.folder() / f"images-{roots.base().name}"
+
+
 def _storage() -> tuple[str, ...]:
-    """Return the flags that name a storage of our own, in place of the machine's."""
-    folder = cache.folder() / f"images-{roots.base().name}"
+    folder = _storage_folder()
     return (f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}")
 
 
-def _buildah(*arguments: str) -> None:
-    run(["buildah", *_storage(), *arguments], apart=True)
+def _buildah(*arguments: str) -> str:
+    return run(["buildah", *_storage(), *arguments], apart=True)
 
 
 def _buildah_finds(image: str) -> bool:
