@@ -1,5 +1,6 @@
 """How a keeper is started, and what is checked before it serves."""
 
+import os
 import pwd
 from typing import Final
 
@@ -30,6 +31,13 @@ class Config:
     driver: str = "secrets-store.csi.k8s.io"
     worker_uid_base: int = 2_000_000_000
     required_flags: int = initmsg.FUSE_HAS_RESEND
+
+
+def check_privileges() -> None:
+    """Raise `CannotStart` when this process could not mount anything."""
+    if os.geteuid() != 0:
+        message = "the keeper must run as root, since it mounts volumes"
+        raise CannotStart(message)
 
 
 def check_uid_base(base: int) -> None:

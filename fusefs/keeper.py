@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fusefs import effects, mounts, protocol, sandbox, syscalls, worker
 from fusefs.children import Children
-from fusefs.config import MAX_VOLUMES, MAX_WAITING, Config, check_uid_base
+from fusefs.config import MAX_VOLUMES, MAX_WAITING, Config, check_privileges, check_uid_base
 from fusefs.emptying import empty_target
 from fusefs.errors import (
     CannotStart,
@@ -316,6 +316,7 @@ def run(config: Config) -> None:
     """
     sandbox.forbid_core_files()  # children inherit it, also until they give up the rest
     check_uid_base(config.worker_uid_base)
+    check_privileges()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     syscalls.unshare(syscalls.CLONE_NEWNET)  # it talks to nobody
