@@ -1,0 +1,83 @@
+"""What is checked before a keeper serves, and what a person is told."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fusefs.config import MAX_VOLUMES, check_privileges, check_uid_base
+from fusefs.errors import CannotStart
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "fusefs", *flags],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+def test_uids_of_nobody_are_accepted() -> None:
+    """The default and the highest possible base are fine on any machine of ours."""
+    check_uid_base(2_000_000_000)
+    check_uid_base(2**32 - 2 - MAX_VOLUMES)
+
+
+@pytest.mark.parametrize("base", [0, -1, 2**32 - 1 - MAX_VOLUMES, 2**32])
+def test_uids_that_there_are_not_are_refused(base: int) -> None:
+    """Root is no uid for a worker, and neither is a number that is none."""
+    with pytest.raises(CannotStart, match="--worker-uid-base must be from 1 to"):
+        check_uid_base(base)
+
+
+@pytest.mark.parametrize("below", [0, MAX_VOLUMES - 1])
+def test_uids_of_accounts_are_refused(monkeypatch: pytest.MonkeyPatch, below: int) -> None:
+    """An account with a worker's uid could signal it: the error names the account."""
+    account = pwd.struct_passwd(("pat", "x", 70_000, 70_000, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [account])
+    with pytest.raises(CannotStart, match="uid 70000 belongs to the account 'pat'"):
+        check_uid_base(70_000 - below)
+    check_uid_base(70_001)
+    check_uid_base(70_000 - MAX_VOLUMES)
+
+
+def test_keeper_must_be_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root it could mount nothing, and says so at once."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(CannotStart, match="must run as root"):
+        check_privileges()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    check_privileges()
+
+
+def test_flags_are_shown_with_their_defaults() -> None:
+    """The help names every flag."""
+    shown = run("--help")
+    assert shown.returncode == 0
+    flags = ["--socket", "--kubelet-root", "--driver-name", "--worker-uid-base", "--supervise"]
+    assert [flag for flag in flags if flag not in shown.stdout] == []
+
+
+def test_socket_is_asked_for() -> None:
+    """Without a socket there is nothing to serve; the exit code is that of wrong usage."""
+    answer = run()
+    assert answer.returncode == 2
+    assert "--socket" in answer.stderr
+
+
+def test_wrong_uid_base_ends_the_program(tmp_path: Path) -> None:
+    """One line says what is wrong, without a traceback."""
+    answer = run("--socket", str(tmp_path / "s"), "--worker-uid-base=0")
+    assert answer.returncode == 1
+    assert answer.stderr == "Error: --worker-uid-base must be from 1 to 4294966294\n"
