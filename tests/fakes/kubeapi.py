@@ -220,9 +220,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _watch(self, resource: str, namespace: str, version: str) -> None:
         api = self.server.api
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
         with api.changed:
             sent = next(
                 (
@@ -233,6 +230,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 len(api.lines),
             )
             begun = api.cut
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
         while True:
             with api.changed:
                 while len(api.lines) == sent and not api.ended and api.cut == begun:
