@@ -302,7 +302,7 @@ async def test_source_that_does_not_run_asks_each_time() -> None:
     assert [verb for verb, _ in here.api.calls] == ["get", "get"]
 
 
-async def test_edit_on_a_server_is_told_also_after_a_cut(tmp_path: Path) -> None:
+async def test_edit_is_told_also_after_a_watch_was_cut(tmp_path: Path) -> None:
     """The whole way: TLS, list, watch, the end of the watch, 410, list."""
     changed: list[str] = []
     with kube_api(tmp_path) as kube:

@@ -47,7 +47,7 @@ async def _core(
             core.registry.close()
 
 
-async def test_edited_class_refreshes_its_volumes_at_once(tmp_path: Path) -> None:
+async def test_edited_class_refreshes_volumes_at_once(tmp_path: Path) -> None:
     """The interval is two minutes; the edit is seen long before."""
     providers = FakeProviders()
     with kube_api(tmp_path) as kube:
@@ -113,7 +113,7 @@ async def test_refused_publishes_leave_nothing(tmp_path: Path) -> None:
             await core.node.publish(publish_request())
 
 
-async def test_node_server_takes_classes_from_its_kubeconfig(tmp_path: Path) -> None:
+async def test_classes_come_from_the_kubeconfig_given(tmp_path: Path) -> None:
     """Over the CSI socket, with the flags that a chart would give."""
     with kube_api(tmp_path) as kube, provider_at(tmp_path / "azure.sock"):
         async with served(tmp_path, class_dir=None, kubeconfig=kube.kubeconfig) as here:

@@ -132,7 +132,7 @@ def _bare(*flags: str) -> tuple[int, str, list[Config]]:
         (["--class-source=directory", "--class-dir=/classes"], Path("/classes"), None),
     ],
 )
-def test_classes_come_from_the_cluster_or_a_directory(
+def test_classes_come_from_cluster_or_directory(
     flags: list[str], directory: Path | None, kubeconfig: Path | None
 ) -> None:
     """From the cluster, unless a directory is named."""
@@ -148,7 +148,7 @@ def test_classes_come_from_the_cluster_or_a_directory(
         (["--class-source=etcd"], "'kubernetes', 'directory'"),
     ],
 )
-def test_class_sources_that_contradict_are_refused(flags: list[str], says: str) -> None:
+def test_contradicting_class_sources_are_refused(flags: list[str], says: str) -> None:
     """The message names both flags."""
     code, output, _ = _bare(*flags)
     assert code == 2

@@ -81,7 +81,7 @@ async def test_class_name_cannot_leave_its_path(kube: Running, name: str) -> Non
     assert kube.server.calls == []
 
 
-async def test_class_with_wrong_types_is_returned_as_such(kube: Running) -> None:
+async def test_class_with_wrong_types_comes_as_such(kube: Running) -> None:
     """The CRD refuses it; an old one may not."""
     kube.server.put(CLASSES, "shop", "vault", {"spec": {"provider": 7}})
     assert isinstance(await kube.api.get_class("shop", "vault"), ClassUnusable)
@@ -163,7 +163,7 @@ async def test_list_holds_every_class_of_a_namespace(kube: Running) -> None:
     assert listed.version == kube.server.state()[0]
 
 
-async def test_watch_tells_changes_until_the_server_ends(kube: Running) -> None:
+async def test_watch_tells_changes_until_its_end(kube: Running) -> None:
     """Added, modified, a bookmark, deleted, and an end that is no failure."""
     version = (await kube.api.list_classes("shop")).version
     kube.server.put_class("vault")
@@ -263,7 +263,7 @@ async def test_kubeconfig_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert str(broken) in str(caught.value)
 
 
-async def test_program_outside_a_cluster_names_the_flags() -> None:
+async def test_program_outside_a_cluster_names_flags() -> None:
     """There is no service account here."""
     with pytest.raises(ApiUnconfigured, match="--class-dir"):
         KubeApi.load(None)

@@ -75,7 +75,7 @@ def test_object_without_labels_is_merged() -> None:
     assert list(wanted["metadata"]["labels"].values()) == ["node-1"]
 
 
-def test_volumes_that_share_an_object_do_not_take_turns() -> None:
+def test_shared_object_does_not_change_in_turns() -> None:
     """The first target counts, in whatever order they come."""
     one = attrs.evolve(_spec(), target=TargetPath("/a"))
     two = attrs.evolve(_spec(), target=TargetPath("/b"))

@@ -190,7 +190,7 @@ async def test_object_deleted_by_somebody_is_created() -> None:
 
 
 @virtual_time
-async def test_cluster_without_the_kind_is_asked_less_and_less() -> None:
+async def test_missing_kind_is_asked_for_ever_less() -> None:
     """An old cluster costs a call in ten minutes, and one warning."""
     api = FakeStatusApi()
     api.always = ApiNotFound("no such kind", kind_known=False)
@@ -219,7 +219,7 @@ async def test_change_during_a_write_is_written_too() -> None:
 
 
 @virtual_time
-async def test_writer_heeds_a_server_that_asks_for_patience() -> None:
+async def test_writer_waits_as_long_as_it_is_asked_to() -> None:
     """Retry-After counts more than our own delay."""
     api = FakeStatusApi()
     async with _node(api) as node:
@@ -248,7 +248,7 @@ async def test_volume_that_is_gone_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("fault", [403, 409, 429, 500, None])
-async def test_status_gets_through_whatever_a_server_does(
+async def test_status_gets_through_after_each_fault(
     tmp_path: Path, fault: int | None
 ) -> None:
     """Refused or dropped once, on a real connection."""
