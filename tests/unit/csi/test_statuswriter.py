@@ -248,9 +248,7 @@ async def test_volume_that_is_gone_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("fault", [403, 409, 429, 500, None])
-async def test_status_gets_through_after_each_fault(
-    tmp_path: Path, fault: int | None
-) -> None:
+async def test_status_gets_through_after_each_fault(tmp_path: Path, fault: int | None) -> None:
     """Refused or dropped once, on a real connection."""
     with kube_api(tmp_path) as kube:
         kube.server.fail("create", STATUSES, fault)
