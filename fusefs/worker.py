@@ -76,7 +76,7 @@ class Assignment:
 def run(assignment: Assignment) -> int:
     """Serve until the connection or the keeper ends; return the exit code. Call after fork only."""
     usage = enter(assignment)
-    worker = _Worker(assignment, NodeTable(usage))
+    worker = Worker(assignment, NodeTable(usage))
     try:
         trio.run(worker.serve)
     except session.InitMismatch:
@@ -99,8 +99,11 @@ def enter(assignment: Assignment) -> Usage:
     return usage
 
 
-class _Worker:
+class Worker:
+    """Serves a table, and changes it as the keeper says."""
+
     def __init__(self, assignment: Assignment, table: NodeTable) -> None:
+        """Fill `table` with what the assignment holds."""
         self._assignment = assignment
         self._table = table
         self._control = assignment.control
@@ -151,6 +154,7 @@ class _Worker:
                 raise InvalidSnapshot(message)
 
     async def serve(self) -> None:
+        """Serve until the connection or the keeper ends."""
         assignment = self._assignment
         operations = VolumeOperations(self._table)
         number, reply = await session.handshake(operations, assignment.init_request)
@@ -159,13 +163,17 @@ class _Worker:
         if assignment.first_reply is not None:
             # The predecessor may have swapped and died before it told the kernel.
             self._invalidate(self._table.live_nodes())
-        protocol.send(self._control, protocol.Ready(reply))
-        if self._adopted is not None:
-            protocol.send(self._control, self._adopted)
+        self.say_ready(reply)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey)
             await session.serve()
             nursery.cancel_scope.cancel()
+
+    def say_ready(self, reply: bytes) -> None:
+        """Tell the keeper, also what became of the generation this worker was forked with."""
+        protocol.send(self._control, protocol.Ready(reply))
+        if self._adopted is not None:
+            protocol.send(self._control, self._adopted)
 
     async def _obey(self) -> None:
         """Follow the keeper; when it is gone the death signal has the last word."""
@@ -175,9 +183,10 @@ class _Worker:
             if received is None:
                 pyfuse3.terminate()
                 return
-            self._carry_out(*received)
+            self.carry_out(*received)
 
-    def _carry_out(self, message: protocol.ToWorker, descriptors: list[int]) -> None:
+    def carry_out(self, message: protocol.ToWorker, descriptors: list[int]) -> None:
+        """Do as the keeper says, and tell it."""
         match message:
             case protocol.Swap(generation=generation, plan=encoded):
                 self._swap(generation, encoded, descriptors[0])
