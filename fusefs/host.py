@@ -117,10 +117,14 @@ class VolumeHost:
         self._carry_out(self.state.begin())
 
     def publish_again(self, ticket: effects.Ticket) -> None:
-        """Answer when the target shows the volume; put it there again if somebody unmounted it."""
+        """Answer when the target shows the volume; put it there again if somebody unmounted it.
+
+        Raises:
+            TargetRefused: Something else has come to be there.
+        """
         if self.state.is_shown and not self._mounted.is_on(self._target):
             log.warning("the target was unmounted; it is mounted again", extra=self._fields())
-            self._carry_out([effects.Attach()])
+            self._mounted.attach(self._target)
         self._carry_out(self.state.publish_again(ticket))
 
     def rotate(self, rotation: effects.Rotation) -> None:
