@@ -67,6 +67,11 @@ def test_errors_have_different_errnos() -> None:
     assert errno.EIO not in ERRNOS.values()
 
 
+def test_unknown_errors_are_eio() -> None:
+    """What has no row is a defect, whatever it is."""
+    assert number_of(KeyError("a")) == number_of(errors.InvalidTree("a", "b")) == errno.EIO
+
+
 def test_derived_errors_share_a_row() -> None:
     """The most specific class with a row decides."""
     assert number_of(NarrowerError()) == errno.ESTALE

@@ -308,6 +308,11 @@ def test_session_that_left_is_not_answered(
     assert server.ask(protocol.ListVolumes(9)) == protocol.Volumes(9, ())
 
 
+def test_answer_to_a_closed_session_is_dropped(node: Node) -> None:
+    """A volume may be ready long after its node server has left."""
+    node.keeper.sessions.send(99, protocol.Done(1), ())
+
+
 def test_session_that_does_not_listen_is_closed(
     node: Node, server: Server, announced: list[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -32,6 +33,39 @@ def test_memory_file_holds_its_parts_in_order(parts: list[bytes]) -> None:
         assert os.get_inheritable(fd) is False
     finally:
         os.close(fd)
+
+
+def test_kernel_without_noexec_seal_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 6.3 the flag is unknown, and files are sealed all the same."""
+    create = os.memfd_create
+
+    def old_kernel(name: str, flags: int) -> int:
+        if flags & 0x8:
+            raise OSError(errno.EINVAL, "unknown flag")
+        return create(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", old_kernel)
+    fd = sealed_memfd("test", [b"content"])
+    try:
+        assert check_sealed(fd, max_bytes=7) == 7
+    finally:
+        os.close(fd)
+
+
+def test_failed_memory_file_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a node without memory nor a write that fails leaves a descriptor (conftest)."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        with pytest.raises(OSError, match="no memory"):
+            sealed_memfd("test", [b"content"])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "memfd_create", fail)
+        with pytest.raises(OSError, match="no memory"):
+            sealed_memfd("test", [b"content"])
 
 
 def test_sealed_file_can_never_change_again() -> None:

@@ -217,6 +217,16 @@ def test_progress_is_not_taken_back(volume: FakeVolume) -> None:
         volume.restart()
 
 
+def test_paths_are_of_live_directories(volume: FakeVolume) -> None:
+    """A plan names live paths: a directory of a generation has none."""
+    assert volume.table.path_of(volume.node("d"), b"b") == "d/b"
+    assert volume.table.path_of(ROOT_NODE, b"\xff") == "\ufffd"
+    with pytest.raises(NoSuchName):
+        volume.table.path_of(volume.node("..1"), b"a")
+    with pytest.raises(NotADirectoryNode):
+        volume.table.path_of(volume.node("a"), b"a")
+
+
 def test_totals_are_of_the_current_generation(volume: FakeVolume) -> None:
     """What statfs shows is the size of what is shown, not of what is kept."""
     assert volume.table.totals() == (6, 2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
@@ -17,6 +19,9 @@ from fusefs.errors import InvalidSnapshot, InvalidTree
 from fusefs.memory import sealed_memfd
 from fusefs.nodeids import ROOT_NODE
 from fusefs.snapshot import MAX_SNAPSHOT_BYTES, FileSpec, Snapshot, differs, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAGIC = b"akvfs\x00\x00\x01"
 SPECS = st.builds(
@@ -169,6 +174,13 @@ def test_no_repr_shows_any_content() -> None:
     assert not [text for text in texts if "canary" in text]
     assert "<secret 6 bytes>" in texts[0]
     assert "generation=1 files=1" in texts[2]
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_file_with_content_is_not_copied(take: Callable[[FileSpec], object]) -> None:
+    """A secret that could be pickled would end in a cache, a log or another process."""
+    with pytest.raises(TypeError, match="not pickled or copied"):
+        take(BASE)
 
 
 def test_files_that_are_no_tree_cannot_be_sealed() -> None:

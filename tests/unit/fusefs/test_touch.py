@@ -6,8 +6,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +131,26 @@ def test_leased_files_are_reported_busy() -> None:
             fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             touch.notify(["a", "b"], theirs)
         assert msgspec.msgpack.decode(ours.recv(100)) == ["a"]
+        assert (place / "b").read_bytes() == b"\n"
+
+
+def test_running_program_is_reported_busy() -> None:
+    """A file that a pod executes cannot be opened for writing; its event comes later."""
+    with mount_of({}) as place, reports() as (theirs, ours):
+        shutil.copy("/bin/cat", place / "program")
+        with subprocess.Popen([place / "program"], stdin=subprocess.PIPE) as running:
+            touch.notify(["program"], theirs)
+            assert running.stdin is not None
+            running.stdin.close()
+        assert msgspec.msgpack.decode(ours.recv(100)) == ["program"]
+
+
+def test_file_that_takes_no_event_is_given_up(announced: list[str]) -> None:
+    """What cannot be opened at all is logged, and does not hold up the others."""
+    announced.append("no event for a changed file: Is a directory")
+    with mount_of({"d/a": b"", "b": b""}) as place, reports() as (theirs, ours):
+        touch.notify(["d", "b"], theirs)
+        assert msgspec.msgpack.decode(ours.recv(100)) == []
         assert (place / "b").read_bytes() == b"\n"
 
 

@@ -289,6 +289,7 @@ def test_owed_events_are_raised_later() -> None:
     volume = volume_in("notifying")
     expected = [effects.EndTouch(finished=False), effects.RetryLater(NOTIFY_RETRY_S)]
     assert volume.touch_ended(busy=("a", "b")) == expected
+    assert volume.owed == ("a", "b")
     assert volume.retry() == [effects.StartTouch(SECOND, ("a", "b"))]
     assert volume.touch_ended(busy=("b",)) == expected
     assert volume.retry() == [effects.StartTouch(SECOND, ("b",))]
@@ -366,6 +367,14 @@ def test_rejected_generation_is_as_if_never_handed_in() -> None:
     assert "no plan" in str(answer.error)
     volume.rejected(3, "it leads from a generation that is not there")
     assert (volume.phase, volume.newest, volume.waiting) == ("serving", 1, 0)
+
+
+def test_volume_is_shown_until_it_ends() -> None:
+    """A volume is listed from its first answer on; what comes up or has ended is not."""
+    assert [phase for phase in ALL if volume_in(phase).is_shown] == ["serving", *ROTATING]
+    volume = volume_in("serving")
+    volume.unpublish()
+    assert not volume.is_shown
 
 
 def test_waiting_generations_are_counted() -> None:
