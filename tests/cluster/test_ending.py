@@ -15,6 +15,7 @@ import pytest
 
 from cluster import cgroups, remains
 from cluster.__main__ import write_commands
+from harness.programs import WITH_US
 from harness.waiting import eventually
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def running(folder: Path) -> Iterator[Run]:
     with (
         (folder / "output").open("w") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "cluster"],
+            [*WITH_US, sys.executable, "-m", "cluster"],
             cwd=TESTS,
             env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(TESTS)},
             stdout=output,
