@@ -14,7 +14,7 @@ from fusefs.snapshot import FileSpec
 
 
 @given(files=TREES)
-def test_directory_links_are_two_and_subdirectories(files: dict[str, bytes]) -> None:
+def test_directory_links_count_subdirectories(files: dict[str, bytes]) -> None:
     """`find` relies on it; the live root counts the listed generation directory, too."""
     with volume_of(files) as volume:
         for root, extra in ((ROOT_NODE, 1), (joined(1, ROOT_NODE), 0)):

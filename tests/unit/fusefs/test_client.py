@@ -176,7 +176,7 @@ async def test_lost_connection_ends_all_requests(
     assert sorted(lost) == ["a", "b", "late"]
 
 
-async def test_last_answer_counts_though_the_keeper_died(
+async def test_last_answer_of_a_dying_keeper_counts(
     keeper: KeeperSocket, client: KeeperClient
 ) -> None:
     """What was answered before the connection was lost is answered."""

@@ -165,7 +165,7 @@ def test_rotation_is_carried_out_by_a_child(world: World) -> None:
     assert [what for what in world.connection.done if what in ("rw", "ro")] == ["rw", "ro"]
 
 
-def test_failed_touch_child_is_followed_by_another(world: World) -> None:
+def test_failed_touch_child_has_a_successor(world: World) -> None:
     """A rotation is acknowledged when a child got through, however many it takes."""
     world.publish()
     obstacle = world.connection.private / "..data"
@@ -234,7 +234,7 @@ def test_rejected_generation_is_discarded(world: World) -> None:
 
 
 @pytest.mark.parametrize("failing", ["require", "open_mount", "attach"])
-def test_failed_publish_is_answered_and_leaves_nothing(
+def test_failed_publish_leaves_only_an_answer(
     world: World, monkeypatch: pytest.MonkeyPatch, announced: list[str], failing: str
 ) -> None:
     """Whatever fails while the volume comes up: one answer with the reason, no target."""
@@ -308,9 +308,7 @@ def test_unmounted_target_is_mounted_again(world: World, announced: list[str]) -
     assert world.answers[1:] == [(again, None)] * 2
 
 
-def test_target_taken_by_another_is_not_answered_with_done(
-    world: World, announced: list[str]
-) -> None:
+def test_target_taken_by_another_is_refused(world: World, announced: list[str]) -> None:
     """A repeated publish that cannot mount again says so."""
     announced.append("the target was unmounted; it is mounted again")
     world.publish()
@@ -321,7 +319,7 @@ def test_target_taken_by_another_is_not_answered_with_done(
     assert world.answers == [(PUBLISH, None)]
 
 
-def test_worker_that_is_not_ready_in_time_is_replaced(
+def test_worker_not_ready_in_time_is_replaced(
     world: World, monkeypatch: pytest.MonkeyPatch, announced: list[str]
 ) -> None:
     """A worker that hangs before it serves is killed; one that serves is left alone."""

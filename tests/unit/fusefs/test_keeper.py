@@ -172,7 +172,7 @@ def test_older_session_cannot_register_again(node: Node, server: Server) -> None
     assert refused(newer.ask(protocol.UpdateRecord(9, "v", b""))).error == "VolumeUnknown"
 
 
-def test_newer_session_takes_over_only_when_it_registers(node: Node, server: Server) -> None:
+def test_newer_session_takes_over_by_registering(node: Node, server: Server) -> None:
     """An onlooker that connects later disturbs nobody."""
     node.connect().ask(protocol.ListVolumes(1))
     assert refused(server.ask(protocol.UpdateRecord(9, "v", b""))).error == "VolumeUnknown"

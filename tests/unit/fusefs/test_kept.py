@@ -144,9 +144,7 @@ def test_dropped_generations_are_let_go_of(kept: KeptGenerations) -> None:
     lying=st.lists(st.integers(-5, 25), max_size=30),
     spare=st.sets(st.integers(1, 20), max_size=4),
 )
-def test_lying_worker_takes_nothing_that_is_needed(
-    newest: int, lying: list[int], spare: set[int]
-) -> None:
+def test_lying_worker_takes_nothing_needed(newest: int, lying: list[int], spare: set[int]) -> None:
     """Whatever numbers a worker reports, what is spared stays."""
     kept = KeptGenerations()
     add(kept, *range(1, newest + 1))
@@ -167,7 +165,7 @@ def test_unsealed_snapshot_is_not_kept(kept: KeptGenerations) -> None:
     assert kept.generations() == []
 
 
-def test_memory_that_cannot_be_locked_is_over_budget(
+def test_unlockable_memory_is_over_budget(
     kept: KeptGenerations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that does not let so much be locked is named as the reason."""

@@ -246,7 +246,7 @@ def test_bound_file_keeps_its_last_generation(volume: FakeVolume) -> None:
     assert volume.table.file(node)[0] == 3
 
 
-def test_bound_file_shows_the_last_of_its_contents(volume: FakeVolume) -> None:
+def test_bound_file_shows_its_last_content(volume: FakeVolume) -> None:
     """Of several generations that have a removed file, the newest answers."""
     node = volume.node("d/b")
     volume.rotate({"a": b"x", "d/b": b"other"})

@@ -62,7 +62,7 @@ def test_look_up_below_a_file_is_enotdir(volume: FakeVolume) -> None:
         assert errno_of(volume.operations.lookup(where, b"x", CONTEXT)) == errno.ENOTDIR
 
 
-def test_forget_counts_down(volume: FakeVolume) -> None:
+def test_forget_counts_look_ups_down(volume: FakeVolume) -> None:
     """All nodes of a generation count together, and live nodes not at all."""
     nodes = []
     for parent, name in ((ROOT_NODE, b"..1"), (volume.node("..1"), b"a")):

@@ -52,7 +52,7 @@ def test_uids_of_accounts_are_refused(monkeypatch: pytest.MonkeyPatch, below: in
     check_uid_base(70_000 - MAX_VOLUMES)
 
 
-def test_keeper_must_be_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeper_must_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root it could mount nothing, and says so at once."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(CannotStart, match="must run as root"):
@@ -69,7 +69,7 @@ def test_flags_are_shown_with_their_defaults() -> None:
     assert [flag for flag in flags if flag not in shown.stdout] == []
 
 
-def test_socket_is_asked_for() -> None:
+def test_missing_socket_is_asked_for() -> None:
     """Without a socket there is nothing to serve; the exit code is that of wrong usage."""
     answer = run()
     assert answer.returncode == 2

@@ -117,7 +117,7 @@ def test_nothing_to_receive_does_not_block(ends: tuple[socket.socket, socket.soc
         protocol.receive(ends[1], protocol.AT_KEEPER)
 
 
-def test_gone_receiver_is_an_error_of_the_connection(
+def test_gone_receiver_is_an_error(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
     """Neither a signal nor a silent loss: the sender hears of it."""

@@ -133,7 +133,7 @@ def test_prepared_target_is_held_by_its_parent(kubelet: Kubelet) -> None:
         target.close()
 
 
-def test_root_may_be_a_link(tmp_path: Path) -> None:
+def test_kubelet_root_may_be_a_link(tmp_path: Path) -> None:
     """Only what lies below ``pods`` is walked without following links."""
     (tmp_path / "disk" / BELOW).mkdir(parents=True)
     (tmp_path / "kubelet").symlink_to("disk")

@@ -75,7 +75,7 @@ def test_plan_is_carried_out_and_acknowledged(
 
 
 @given(before=TREES, after=TREES, data=st.data())
-def test_second_child_finishes_the_first_ones_work(
+def test_second_child_finishes_the_work(
     before: dict[str, bytes], after: dict[str, bytes], data: st.DataObject
 ) -> None:
     """A child that starts anew gets through, wherever the one before it had ended."""

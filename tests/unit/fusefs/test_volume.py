@@ -355,7 +355,7 @@ def test_unsent_swap_is_left_to_a_successor() -> None:
     assert volume.retry() == []
 
 
-def test_rejected_generation_is_as_if_never_handed_in() -> None:
+def test_rejected_generation_is_forgotten() -> None:
     """Its request is refused, its memory let go of, and those that wait go on."""
     volume = volume_in("swapping")
     volume.rotate(THIRD)
@@ -434,7 +434,7 @@ def test_touch_that_cannot_start_is_started_again() -> None:
     assert volume.retry() == [again]
 
 
-def test_owed_touch_that_cannot_start_holds_up_nothing() -> None:
+def test_owed_touch_holds_up_no_rotation() -> None:
     """A rotation that waits for owed events gets its turn when no child can raise them."""
     volume = volume_in("notifying")
     volume.touch_ended(busy=("a",))

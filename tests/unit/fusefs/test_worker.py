@@ -270,7 +270,7 @@ def test_generations_are_dropped_as_asked(keeper: FakeKeeper) -> None:
     assert set(keeper.table.generations) == {3}
 
 
-def test_file_that_is_still_bound_keeps_its_generation(keeper: FakeKeeper) -> None:
+def test_bound_file_holds_its_generation(keeper: FakeKeeper) -> None:
     """Whether the kernel knows a removed file is asked by an invalidation that harms nobody."""
     worker = keeper.fork(1, 2, 3)
     keeper.known.add(keeper.sealed[1].snapshot.files["d/b"].node)
