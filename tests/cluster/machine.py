@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BOOT_TIMEOUT_S: Final = 30.0  # it takes a tenth of a second
 HALT_TIMEOUT_S: Final = 60.0  # most of it is removing files
+UNFIT: Final = " ,\\"  # of these an overlay cannot be mounted
 SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -75,6 +76,12 @@ class Machine:
         Raises:
             MachineFailed: It did not come up.
         """
+        for path in (self._setting[name] for name in ("MACHINE", "PROGRAMS", "LAYERS")):
+            if set(path) & set(UNFIT):
+                message = (
+                    f"{path} has a space, a comma or a backslash; set TMPDIR or XDG_CACHE_HOME"
+                )
+                raise MachineFailed(message)
         with self._log.open("ab") as log:
             self._guard = subprocess.Popen(
                 [sys.executable, "-m", "cluster.guard", str(self.folder)],

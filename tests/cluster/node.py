@@ -192,10 +192,12 @@ class Node:
         )
 
     def _halt(self, *, keep: bool) -> None:
-        self.machine.halt(keep=keep)
-        for process in self.processes.values():
-            process.end(signal.SIGKILL)
-        self.processes.clear()
+        try:
+            self.machine.halt(keep=keep)
+        finally:
+            for process in self.processes.values():
+                process.end(signal.SIGKILL)
+            self.processes.clear()
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         def holds() -> bool:
@@ -215,10 +217,16 @@ class Node:
         return self.path(_CONTAINERD_SOCKET).exists()
 
     def _takes_pods(self) -> bool:
-        """Return whether the node is ready and pods may be made: each needs a service account."""
+        """Return whether the node is ready and pods may be made: each needs a service account.
+
+        After a reboot, what the node was before is still told for a while, so the boot counts too.
+        """
         account = self.api.find("/api/v1/namespaces/default/serviceaccounts/default")
         node = self.api.find(f"/api/v1/nodes/{NODE}")
         if account is None or node is None or node["spec"].get("taints"):
+            return False
+        boot = self.path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        if node["status"]["nodeInfo"]["bootID"] != boot:
             return False
         conditions = {each["type"]: each["status"] for each in node["status"]["conditions"]}
         return conditions.get("Ready") == "True"
@@ -226,10 +234,10 @@ class Node:
 
 @contextmanager
 def node(folder: Path, *, logs: Path, material: Material) -> Iterator[Cluster]:
-    """Run a node in a folder, which must not exist and is gone afterwards.
+    """Run a node in a folder, which must be empty or not be there, and is gone afterwards.
 
     Args:
-        folder: Its path must be short, for the sockets in it, and without spaces or commas.
+        folder: Its path must be short, for the socket in it.
         logs: An existing folder for the logs, which stay.
         material: What the node is made of.
     """
