@@ -1,9 +1,9 @@
 """Which generations of a volume are in use, in a page that outlives the worker.
 
-The worker counts; the keeper only reads, and takes what it reads for hostile numbers: all that a
-lie can do is keep a generation of the liar's own volume until the budget is spent. A worker that
-dies between counting and answering makes a count drift by one, so counts never go below zero and
-a generation that drifted is kept until the volume goes or the budget is spent.
+The worker counts, and says which generations may go; the keeper keeps the page for its successor
+and never reads it. All that a lie can do is keep a generation of the liar's own volume until the
+budget is spent. A worker that dies between counting and answering makes a count drift upwards by
+one: that generation is kept until the volume goes or the budget is spent.
 
 Layout: generation of the plan in progress, steps of it done, then one slot per generation.
 """
@@ -68,11 +68,6 @@ class Usage:
         """Return whether the kernel knows a node of `generation` or a handle is open on it."""
         number = self._slots.get(generation)
         return number is not None and any(self._read(number)[1:])
-
-    def read_in_use(self) -> set[int]:
-        """Return the generations in use, read afresh: for the keeper, who does not write."""
-        slots = (self._read(number) for number in range(MAX_GENERATIONS))
-        return {generation for generation, lookups, handles in slots if lookups or handles}
 
     def clear(self, generation: int) -> None:
         """Forget a generation that is kept no longer."""
