@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 BOOT_TIMEOUT_S: Final = 30.0  # it takes a tenth of a second
-HALT_TIMEOUT_S: Final = 60.0  # most of it is removing files
+HALT_TIMEOUT_S: Final = 120.0  # a second, but for a disk that is busy with something else
 UNFIT: Final = " ,\\"  # of these an overlay cannot be mounted
 SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TESTS: Final = Path(__file__).parents[1]
 START_TIMEOUT_S: Final = 120.0
-END_TIMEOUT_S: Final = 60.0
+END_TIMEOUT_S: Final = 120.0
 
 
 @attrs.frozen(kw_only=True)
