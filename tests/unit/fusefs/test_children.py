@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Nursery:
+class Family:
     """Children that need no sandbox, and a keeper that waits for them."""
 
     def __init__(self, place: Path) -> None:
@@ -46,10 +46,10 @@ class Nursery:
 
 
 @pytest.fixture
-def nursery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
+def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Family]:
     """Return children that are only moved to their directory."""
     monkeypatch.setattr(children, "enter", lambda *_, directory, **__: os.fchdir(directory))
-    made = Nursery(tmp_path)
+    made = Family(tmp_path)
     yield made
     os.close(made.directory)
     made.loop.close()
@@ -61,50 +61,48 @@ def wait_for_ever() -> int:
     return 0
 
 
-def test_child_works_in_its_directory(nursery: Nursery, tmp_path: Path) -> None:
+def test_child_works_in_its_directory(family: Family, tmp_path: Path) -> None:
     """Its result is its exit code, and what it does elsewhere is up to its function."""
 
     def make() -> int:
         os.mkdir("made")  # noqa: PTH102 - in the child's working directory
         return 7
 
-    nursery.start(make)
-    nursery.run()
-    assert nursery.codes == [7]
+    family.start(make)
+    family.run()
+    assert family.codes == [7]
     assert (tmp_path / "made").is_dir()
 
 
-def test_child_past_its_deadline_is_killed(
-    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_child_past_its_deadline_is_killed(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that touches a mount may hang in it; the volume goes on."""
     monkeypatch.setattr(children, "DEADLINE_S", 0.01)
-    nursery.start(wait_for_ever)
-    nursery.run()
-    assert nursery.codes == [-signal.SIGKILL]
+    family.start(wait_for_ever)
+    family.run()
+    assert family.codes == [-signal.SIGKILL]
 
 
-def test_abandoned_children_are_silent(nursery: Nursery) -> None:
+def test_abandoned_children_are_silent(family: Family) -> None:
     """They are killed, reaped, and not heard of; the last one says that all are gone."""
     for _ in range(3):
-        nursery.start(wait_for_ever)
+        family.start(wait_for_ever)
     gone: list[bool] = []
 
     def all_gone() -> None:
         gone.append(True)
-        nursery.loop.stop()
+        family.loop.stop()
 
-    nursery.children.abandon(all_gone)
+    family.children.abandon(all_gone)
     assert gone == []
-    nursery.run()
+    family.run()
     assert gone == [True]
-    assert nursery.codes == []
+    assert family.codes == []
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_nobody_to_abandon_is_gone_at_once(nursery: Nursery) -> None:
+def test_nobody_to_abandon_is_gone_at_once(family: Family) -> None:
     """Where no child runs there is nothing to wait for."""
     gone: list[bool] = []
-    nursery.children.abandon(lambda: gone.append(True))
+    family.children.abandon(lambda: gone.append(True))
     assert gone == [True]
