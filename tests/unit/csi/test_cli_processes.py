@@ -105,10 +105,10 @@ async def test_cancelling_does_not_end_a_program(tmp_path: Path) -> None:
                 running = program.pid
                 try:
                     # While a process calls exec its environment is not there to be read.
+                    found: list[int] = []
                     with trio.move_on_after(10):
-                        while traces.processes(RUN) != [running]:  # noqa: ASYNC110 - a process
+                        while (found := traces.processes(RUN)) != [running]:  # noqa: ASYNC110 - a process
                             await trio.sleep(0.01)
-                    found = traces.processes(RUN)
                 finally:
                     await program.stop()
     assert found == [running]
