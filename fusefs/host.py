@@ -20,6 +20,7 @@ from fusefs import (
     plan,
     protocol,
     sandbox,
+    succession,
     touch,
     volume,
     worker,
@@ -31,11 +32,9 @@ from fusefs.kept import KeptGenerations
 from fusefs.loop import Loop, Timer
 from fusefs.target import Target
 from fusefs.usage import Usage
-from fusefs.workerprocess import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-READY_DEADLINE_S: Final = 10.0
 READ_ONLY_RETRY_S: Final = 0.1
 SWEEP_S: Final = 5.0
 
@@ -98,7 +97,14 @@ class VolumeHost:
         self._on_gone = on_gone
         self._connection: Connection | None = None
         self._usage = Usage.create()
-        self._worker: WorkerProcess | None = None
+        self._workers = succession.Succession(
+            loop,
+            self._assignment,
+            succession.Listener(
+                ready=self._worker_ready, spoke=self._worker_spoke, ended=self._worker_ended
+            ),
+            volume_id=volume_id,
+        )
         self._children = children.Children(loop)
         self._timers: list[Timer] = []
 
@@ -110,7 +116,7 @@ class VolumeHost:
     @property
     def worker_pid(self) -> int | None:
         """The worker, None while it is being replaced."""
-        return self._worker.pid if self._worker else None
+        return self._workers.pid
 
     def begin(self) -> None:
         """Start to publish."""
@@ -161,14 +167,14 @@ class VolumeHost:
             case effects.StartPriming():
                 self._start_child(touch.prime, self._primed)
             case effects.EndPriming():
-                self._tell(protocol.Primed())
+                self._workers.tell(protocol.Primed())
             case effects.Attach():
                 self._mounted.attach(self._target)
                 self._later(SWEEP_S, self._sweep_and_reschedule)
                 self._carry_out(self.state.attached())
             case effects.SendSwap(rotation=rotation):
                 message = protocol.Swap(rotation.generation, rotation.plan)
-                self._tell(message, [self.kept.descriptor(rotation.generation)])
+                self._workers.tell(message, [self.kept.descriptor(rotation.generation)])
             case effects.Discard(generation=generation):
                 self.kept.drop([generation], spare=())
             case effects.StartTouch(rotation=rotation, only=only):
@@ -176,7 +182,7 @@ class VolumeHost:
             case effects.EndTouch(finished=finished):
                 self._make_read_only()
                 if finished:
-                    self._tell(protocol.Finish())
+                    self._workers.tell(protocol.Finish())
             case effects.Answer(ticket=ticket, error=error):
                 self._answer(ticket, error)
             case effects.RetryLater(delay_s=delay):
@@ -209,30 +215,17 @@ class VolumeHost:
     def _start_worker(self, delay_s: float) -> None:
         if delay_s > 0:
             self._later(delay_s, lambda: self._carry_out([effects.StartWorker()]))
-            return
-        connection = self._mounted
-        root = sandbox.empty_root()
-        try:
-            self._worker = started = WorkerProcess(
-                self._loop,
-                functools.partial(self._assignment, connection, root),
-                self._worker_spoke,
-                self._worker_ended,
-            )
-        finally:
-            os.close(root)
-        self._later(READY_DEADLINE_S, functools.partial(self._expect_ready, started))
+        else:
+            self._workers.start()
 
-    def _assignment(
-        self, connection: Connection, root: int, control: socket.socket
-    ) -> worker.Assignment:
+    def _assignment(self, control: socket.socket, root: int) -> worker.Assignment:
         return worker.Assignment(
-            device=connection.device,
+            device=self._mounted.device,
             control=control,
             usage=self._usage,
             root=root,
-            init_request=connection.init_request,
-            first_reply=connection.first_reply,
+            init_request=self._mounted.init_request,
+            first_reply=self._mounted.first_reply,
             snapshots=tuple(self.kept.descriptors(up_to=self.state.served)),
             pending=self.state.served if self.state.rotation else None,
             plan=self.state.plan_in_progress,
@@ -241,16 +234,12 @@ class VolumeHost:
             keeper=os.getpid(),
         )
 
-    def _expect_ready(self, started: WorkerProcess) -> None:
-        if self._worker is started and not self.state.worker_is_ready:
-            log.error("the worker is not ready in time; it is replaced", extra=self._fields())
-            started.kill()
+    def _worker_ready(self, reply: bytes) -> None:
+        self._mounted.first_reply = self._mounted.first_reply or reply
+        self._carry_out(self.state.worker_ready())
 
     def _worker_spoke(self, message: protocol.FromWorker) -> None:
         match message:
-            case protocol.Ready(reply=reply):
-                self._mounted.first_reply = self._mounted.first_reply or reply
-                self._carry_out(self.state.worker_ready())
             case protocol.PrimingEnded():
                 self._carry_out(self.state.priming_ended())
             case protocol.Swapped(generation=generation):
@@ -260,17 +249,11 @@ class VolumeHost:
             case protocol.Dropped(generations=generations):
                 self.kept.drop(generations, spare=self.state.spared())
 
-    def _worker_ended(self, code: int, lived_s: float) -> None:
-        log.warning("the worker ended with %d after %.1f s", code, lived_s, extra=self._fields())
-        self._worker = None
+    def _worker_ended(self, lived_s: float) -> None:
         if self._mounted.is_dead():
             self._carry_out(self.state.connection_lost())
         else:
             self._carry_out(self.state.worker_died(lived_s=lived_s))
-
-    def _tell(self, message: protocol.Message, descriptors: list[int] | None = None) -> None:
-        if self._worker is not None:
-            self._worker.tell(message, descriptors or [])
 
     # Children in the private mount
 
@@ -344,9 +327,9 @@ class VolumeHost:
         """Offer the worker the generations that may go; it knows best which are in use."""
         idle, excess = self.kept.removable(spare=self.state.spared())
         if excess:
-            self._tell(protocol.Drop(tuple(excess), forced=True))
+            self._workers.tell(protocol.Drop(tuple(excess), forced=True))
         if idle:
-            self._tell(protocol.Drop(tuple(idle), forced=False))
+            self._workers.tell(protocol.Drop(tuple(idle), forced=False))
 
     # The end
 
@@ -354,31 +337,24 @@ class VolumeHost:
         """Leave nothing: the connection first, the target last, and no path on the mount ever."""
         for timer in self._timers:
             timer.cancel()
-        worker_process, self._worker = self._worker, None
         with contextlib.ExitStack() as last:
             # In reverse order, and each of them whatever happens to the others.
             last.callback(self._on_closed, self)
             last.callback(self._target.close)
             last.callback(self.kept.close)
             last.callback(os.close, self._usage)
-            last.callback(self._abandon, worker_process)
+            last.callback(self._abandon)
             last.callback(self._target.detach)
             if self._connection is not None:
                 last.callback(self._connection.close)
 
-    def _abandon(self, worker_process: WorkerProcess | None) -> None:
+    def _abandon(self) -> None:
         """End all processes; the last of them that is reaped gives the volume's place free."""
 
         def children_gone() -> None:
             self._on_gone(self)
 
-        def worker_gone() -> None:
-            self._children.abandon(children_gone)
-
-        if worker_process is None:
-            worker_gone()
-        else:
-            worker_process.abandon(worker_gone)
+        self._workers.abandon(lambda: self._children.abandon(children_gone))
 
     def _fields(self) -> dict[str, str]:
         return {"volume_id": self.volume_id}

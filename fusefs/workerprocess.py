@@ -1,5 +1,6 @@
 """A worker as the keeper sees it: a pid, a socket, and the news of its end."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -33,14 +34,16 @@ class WorkerProcess:
             ended: Called once with exit code (negative: signal) and seconds lived.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        assignment = prepare(theirs)
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)
+            assignment = prepare(theirs)
+            self.pid = children.fork(lambda: worker.run(assignment))
+            undo.pop_all()
         self._loop = loop
         self._spoke = spoke
         self._ended = ended
         self._started = time.monotonic()
         self._reaped = False
-        self.pid = children.fork(lambda: worker.run(assignment))
-        theirs.close()
         ours.settimeout(0)
         self._control: socket.socket | None = ours
         loop.watch(ours.fileno(), self._read)

@@ -106,9 +106,8 @@ class FakeWorkerProcess:
         ended: Callable[[int, float], None],
     ) -> None:
         ours, theirs = socket.socketpair()
-        self.assignment = prepare(theirs)
-        ours.close()
-        theirs.close()
+        with ours, theirs:
+            self.assignment = prepare(theirs)
         self.loop = loop
         self.say = spoke
         self.end = ended

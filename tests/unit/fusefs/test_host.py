@@ -11,7 +11,7 @@ import pytest
 
 from fakes.privatemount import FakeConnection, FakeWorkerProcess
 from fakes.trees import specs
-from fusefs import children, effects, host, protocol, sandbox
+from fusefs import children, effects, host, protocol, sandbox, succession
 from fusefs.errors import KernelUnsupported, TargetRefused, VolumeFailed, VolumeUnknown
 from fusefs.host import Place, VolumeHost
 from fusefs.kept import KeptGenerations
@@ -78,7 +78,7 @@ class World:
     @property
     def worker(self) -> FakeWorkerProcess:
         """The worker of the moment."""
-        found = self.host._worker  # noqa: SLF001
+        found = self.host._workers._worker  # noqa: SLF001
         assert isinstance(found, FakeWorkerProcess)
         return found
 
@@ -123,7 +123,7 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Return a volume that has not begun; nothing of it is left in the end (conftest)."""
     monkeypatch.setattr(host, "Connection", FakeConnection)
-    monkeypatch.setattr(host, "WorkerProcess", FakeWorkerProcess)
+    monkeypatch.setattr(succession, "WorkerProcess", FakeWorkerProcess)
     monkeypatch.setattr(sandbox, "empty_root", lambda: os.open("/", os.O_PATH))
     monkeypatch.setattr(children, "enter", lambda *_, directory, **__: os.fchdir(directory))
     made = World(tmp_path)
@@ -324,7 +324,7 @@ def test_worker_not_ready_in_time_is_replaced(
 ) -> None:
     """A worker that hangs before it serves is killed; one that serves is left alone."""
     announced.append("the worker is not ready in time; it is replaced")
-    monkeypatch.setattr(host, "READY_DEADLINE_S", 0.01)
+    monkeypatch.setattr(succession, "READY_DEADLINE_S", 0.01)
     world.host.begin()
     hanging = world.worker
     world.until(lambda: hanging.killed)
