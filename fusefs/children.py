@@ -56,7 +56,7 @@ def enter(
     """Reduce a fresh child to `descriptors`, the directory `directory` as its root, and `identity`.
 
     The root matters: whoever serves the directory could show a link where a file is expected, and
-    the child may have a capability.
+    the child may have capabilities.
     """
     reset_signals()
     sandbox.keep_only([*descriptors, directory])

@@ -27,7 +27,7 @@ def empty_target(target: Target, children: Children, emptied: Callable[[int], No
             emptied(0)
             return
         target.check_emptiable()
-        identity = sandbox.Identity(uid=0, capability=sandbox.CAP_DAC_OVERRIDE)
+        identity = sandbox.Identity(uid=0, capabilities=(sandbox.CAP_DAC_OVERRIDE,))
         children.start(empty_root, emptied, directory=directory, identity=identity)
     finally:
         os.close(directory)

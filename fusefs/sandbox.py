@@ -16,7 +16,9 @@ import attrs
 
 from fusefs import syscalls
 
+CAP_CHOWN: Final = 0
 CAP_DAC_OVERRIDE: Final = 1
+CAP_FOWNER: Final = 3
 _LAST_CAPABILITY: Final = 63
 _PROCESSES: Final = 1  # no more of this uid than there are
 _ADDRESS_SPACE: Final = 2 << 30  # bytes; interpreter and libraries map about 0.3 GiB
@@ -28,11 +30,11 @@ class Identity:
 
     Attributes:
         uid: User and group id; nobody else on the node has it.
-        capability: The one capability kept, None for none.
+        capabilities: Those kept.
     """
 
     uid: int
-    capability: int | None = None
+    capabilities: tuple[int, ...] = ()
 
 
 def keep_only(descriptors: Iterable[int]) -> None:
@@ -83,11 +85,11 @@ def drop_privileges(identity: Identity, *, parent: int) -> None:
         ProcessLookupError: `parent` is gone already.
     """
     os.setgroups([])
-    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, int(identity.capability is not None))
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, int(bool(identity.capabilities)))
     _drop_bounding_set()
     os.setresgid(identity.uid, identity.uid, identity.uid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-    syscalls.capset(0 if identity.capability is None else 1 << identity.capability)
+    syscalls.capset(sum(1 << capability for capability in identity.capabilities))
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

@@ -135,6 +135,15 @@ class Snapshot:
             self._payload + entry.offset + start : self._payload + entry.offset + end
         ]
 
+    def copy_to(self, fd: int, entry: FileEntry) -> None:
+        """Write the bytes of `entry` to `fd`, without a copy on the heap."""
+        start = self._payload + entry.offset
+        with memoryview(self._mapping) as whole, whole[start : start + entry.size] as part:
+            written = 0
+            while written < entry.size:
+                with part[written:] as rest:
+                    written += os.write(fd, rest)
+
     def close(self) -> None:
         """Unmap and close. The object answers nothing afterwards."""
         self._mapping.close()

@@ -113,9 +113,9 @@ def move_mount(source: int, target_directory: int, target_path: str) -> None:
     _call("move_mount", _libc.syscall(_MOVE_MOUNT, source, b"", target_directory, path, flags))
 
 
-def mount_setattr(mount: int, attributes: int) -> None:
-    """Set attributes of one mount."""
-    argument = struct.pack("=QQQQ", attributes, 0, 0, 0)
+def mount_setattr(mount: int, attributes: int, *, clear: int = 0, propagation: int = 0) -> None:
+    """Set and clear attributes of one mount; `propagation` is a flag of mount(2), 0 leaves it."""
+    argument = struct.pack("=QQQQ", attributes, clear, propagation, 0)
     result = _libc.syscall(_MOUNT_SETATTR, mount, b"", AT_EMPTY_PATH, argument, len(argument))
     _call("mount_setattr", result)
 

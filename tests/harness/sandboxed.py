@@ -103,7 +103,7 @@ def touch_through_a_link() -> int:
     with tempfile.TemporaryDirectory() as shown:
         os.symlink("/etc", f"{shown}/link")
         directory = os.open(shown, os.O_PATH)
-        identity = sandbox.Identity(uid=UID, capability=sandbox.CAP_DAC_OVERRIDE)
+        identity = sandbox.Identity(uid=UID, capabilities=(sandbox.CAP_DAC_OVERRIDE,))
         keeper = os.getpid()
 
         def child() -> int:
