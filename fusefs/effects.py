@@ -1,5 +1,7 @@
 """What a volume's state machine asks for: records that `host` carries out, one after another."""
 
+from typing import Final
+
 import attrs
 
 from fusefs.errors import KeeperError
@@ -11,6 +13,9 @@ class Ticket:
 
     session: int
     request: int
+
+
+NOBODY: Final = Ticket(0, 0)  # who asked is gone with the keeper before
 
 
 @attrs.frozen
@@ -33,6 +38,11 @@ class StartWorker:
     """Fork a worker, after a while when its predecessors died early."""
 
     delay_s: float = 0.0
+
+
+@attrs.frozen
+class ReplaceWorker:
+    """End the worker; its successor is asked for when it has ended."""
 
 
 @attrs.frozen
@@ -99,9 +109,30 @@ class TearDown:
     """Leave nothing of the volume."""
 
 
+@attrs.frozen
+class Fossilize:
+    """Make the worker answer as of a volume that is being frozen."""
+
+
+@attrs.frozen
+class Fill:
+    """Let a child fill the kernel's caches."""
+
+
+@attrs.frozen
+class Drain:
+    """Wait until nobody uses a handle, or long enough."""
+
+
+@attrs.frozen
+class LetGo:
+    """Leave the target as it is, and nothing else of the volume."""
+
+
 Effect = (
     ClearTarget
     | StartWorker
+    | ReplaceWorker
     | StartPriming
     | EndPriming
     | Attach
@@ -111,5 +142,9 @@ Effect = (
     | EndTouch
     | Answer
     | RetryLater
+    | Fossilize
+    | Fill
+    | Drain
+    | LetGo
     | TearDown
 )

@@ -195,6 +195,11 @@ class NodeTable:
         self._settle_release()
         self._releasing = generation
 
+    def is_idle(self) -> bool:
+        """Return whether no handle is open. Call when every request has been answered."""
+        self._settle_release()
+        return not self._usage.open_handles()
+
     def _settle_release(self) -> None:
         if self._releasing:
             self._usage.add_handles(self._releasing, -1)

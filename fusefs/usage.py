@@ -5,20 +5,25 @@ and never reads it. All that a lie can do is keep a generation of the liar's own
 budget is spent. A worker that dies between counting and answering makes a count drift upwards by
 one: that generation is kept until the volume goes or the budget is spent.
 
-Layout: generation of the plan in progress, steps of it done, then one slot per generation.
+Layout: generation of the plan in progress, steps of it done, one slot per generation, the journal.
 """
 
+import fcntl
 import mmap
 import os
 import struct
 from typing import Final
 
+from fusefs.journal import SLOT_BYTES, SLOTS, Journal
+
 _HEADER: Final = struct.Struct("=QQ")
 _SLOT: Final = struct.Struct("=QQQ")  # generation (0: free), lookup count, open handles
 MAX_GENERATIONS: Final = 1000
-PAGE_BYTES: Final = 24576
+_JOURNAL_AT: Final = 24576
+PAGE_BYTES: Final = _JOURNAL_AT + SLOTS * SLOT_BYTES
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
-assert _HEADER.size + MAX_GENERATIONS * _SLOT.size <= PAGE_BYTES  # noqa: S101 - a constant of this file
+assert _HEADER.size + MAX_GENERATIONS * _SLOT.size <= _JOURNAL_AT  # noqa: S101 - a constant of this file
 
 
 class Usage:
@@ -27,18 +32,42 @@ class Usage:
     def __init__(self, fd: int) -> None:
         """Map the page in `fd`, which stays the caller's."""
         self._page = mmap.mmap(fd, PAGE_BYTES, mmap.MAP_SHARED)
+        self._slots: dict[int, int] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Take note of what another worker has counted since."""
         self._slots = {
             generation: number
             for number in range(MAX_GENERATIONS)
             if (generation := self._read(number)[0])
         }
 
+    def journal(self, number: int) -> Journal:
+        """Return the journal as the worker `number` sees it."""
+        return Journal(self._page, _JOURNAL_AT, number)
+
     @staticmethod
     def create() -> int:
         """Return a descriptor of an empty page."""
-        fd = os.memfd_create("akvfs-usage", os.MFD_CLOEXEC)
-        os.ftruncate(fd, PAGE_BYTES)
+        fd = os.memfd_create("akvfs-usage", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, PAGE_BYTES)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
+
+    @staticmethod
+    def is_page(fd: int) -> bool:
+        """Return whether `fd` is a page that `create` made: a worker can map it for good."""
+        try:
+            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        except OSError:
+            return False
+        sealed = seals & (_SEALS | fcntl.F_SEAL_WRITE) == _SEALS
+        return sealed and os.fstat(fd).st_size >= PAGE_BYTES
 
     def close(self) -> None:
         """Unmap the page."""
@@ -68,6 +97,10 @@ class Usage:
         """Return whether the kernel knows a node of `generation` or a handle is open on it."""
         number = self._slots.get(generation)
         return number is not None and any(self._read(number)[1:])
+
+    def open_handles(self) -> int:
+        """Return how many handles are open, on all generations together."""
+        return sum(self._read(number)[2] for number in self._slots.values())
 
     def clear(self, generation: int) -> None:
         """Forget a generation that is kept no longer."""

@@ -104,3 +104,12 @@ def load(directory: Path, readers: dict[str, tuple[str, Path]]) -> Iterator[Load
             process.kill()
             process.wait(timeout=_END_S)
         page.close()
+
+
+def summary(reports: list[Report]) -> str:
+    """Return a line for each reader."""
+    return "\n".join(
+        f"{report.reader}: {len(report.begun)} reads, faults {report.faults or 'none'}, "
+        f"longest gap {report.longest_gap_s * 1e3:.1f} ms {' '.join(report.examples)}"
+        for report in reports
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 
-from harness.load import Load, Report, load
+from harness.load import Load, load, summary
 from harness.volumes import bind_file, content, snapshots_held, specs
 
 if TYPE_CHECKING:
@@ -49,15 +49,6 @@ async def rotate_for_ever(published: PublishedVolume, running: Load) -> None:
         for entry in published.snapshot.entries():
             assert (published.target / entry.path).stat().st_size == entry.size
         await trio.sleep(max(0.0, began + ROTATION_S - trio.current_time()))
-
-
-def summary(reports: list[Report]) -> str:
-    """Return a line for each reader."""
-    return "\n".join(
-        f"{report.reader}: {len(report.begun)} reads, faults {report.faults or 'none'}, "
-        f"longest gap {report.longest_gap_s * 1e3:.1f} ms {' '.join(report.examples)}"
-        for report in reports
-    )
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,140 @@
+"""A volume that is frozen: read without any process, and repaired by the next publish."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trio
+
+from fusefs import mountinfo
+from fusefs.client import connect
+from harness.load import load, summary
+from harness.volumes import PublishedVolume, bind_file, content
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from harness.kubelet import KubeletRoot
+    from harness.programs import Program
+
+WALK: Final = (Path(__file__).parents[1] / "harness" / "walk.py").read_text(encoding="utf-8")
+ANOTHER_UID: Final = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+ROUNDS: Final = 3
+NEW_NAMESPACE: Final = ("unshare", "--mount", "--propagation", "private")
+
+
+def look(target: Path, prefix: Sequence[str] = ()) -> dict[str, str]:
+    """Return everything that a program of its own sees in `target`."""
+    command = [*prefix, sys.executable, "-I", "-c", WALK]
+    run = subprocess.run(command, cwd=target, stdout=subprocess.PIPE, timeout=20, check=True)
+    seen: dict[str, str] = json.loads(run.stdout)
+    return seen
+
+
+def holders(connection: int) -> list[str]:
+    """Return every descriptor of a FUSE connection that any process holds."""
+    found = []
+    for fdinfo in Path("/proc").glob("[0-9]*/fdinfo/*"):
+        try:
+            lines = fdinfo.read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        if f"fuse_connection:\t{connection}" in lines:
+            found.append(str(fdinfo))
+    return found
+
+
+def connection_of(kubelet: KubeletRoot) -> int:
+    """Return the number of the only connection that is mounted."""
+    (mount,) = [mount for mount in kubelet.mounts() if mount.is_ours]
+    return int(mount.device.partition(":")[2])
+
+
+async def freeze(keeper: Program) -> None:
+    """Let the keeper freeze all volumes and end."""
+    os.kill(keeper.pid, signal.SIGUSR1)
+    with trio.fail_after(20):
+        while not keeper.ended():
+            await trio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def successor(
+    published: PublishedVolume, keeper: Program, keeper_socket: Path
+) -> AsyncIterator[None]:
+    """Start a new keeper, which the volume is unpublished by at the end."""
+    keeper.restart()
+    keeper.wait_until(keeper_socket.exists, "the control socket is there again")
+    async with connect(str(keeper_socket)) as client:
+        published.client = client
+        yield
+
+
+@pytest.mark.timeout(60)
+async def test_frozen_volume_needs_no_process(
+    published: PublishedVolume,
+    keeper: Program,
+    keeper_socket: Path,
+    kubelet: KubeletRoot,
+    tmp_path: Path,
+) -> None:
+    """After a freeze nobody holds the connection, and every path reads as before, for anybody."""
+    for _ in range(3):
+        await published.rotate()
+    connection = connection_of(kubelet)
+    assert holders(connection)
+    with bind_file(published.target / "pass", tmp_path / "bound") as bound:
+        before = look(published.target)
+        await freeze(keeper)
+        assert not holders(connection)
+        assert look(published.target) == before
+        assert look(published.target, ANOTHER_UID) == before
+        assert look(published.target, NEW_NAMESPACE) == before
+        assert bound.read_bytes() == content("pass", 4)
+        subprocess.run(["ls", "-lR"], cwd=published.target, check=True, timeout=10)
+        subprocess.run(["cp", "-aL", ".", tmp_path / "copy"], cwd=published.target, check=True)
+        async with successor(published, keeper, keeper_socket):
+            assert connection_of(kubelet) == connection
+            published.close()
+            await published.publish()
+            assert len(kubelet.mounts()) == 1
+            assert (published.target / "user").read_bytes() == content("user", 1)
+
+
+@pytest.mark.timeout(60)
+async def test_freeze_fails_no_reader(
+    published: PublishedVolume,
+    keeper: Program,
+    keeper_socket: Path,
+    kubelet: KubeletRoot,
+    tmp_path: Path,
+) -> None:
+    """Readers and listers notice nothing of a freeze right after a rotation."""
+    readers = {
+        "live": ("live", published.target / "user"),
+        "data": ("pair", published.target),
+        "list": ("list", published.target),
+        "c": ("c", published.target / "nest/deep/cert"),
+    }
+    async with contextlib.AsyncExitStack() as sessions:
+        for round_ in range(ROUNDS):
+            with load(tmp_path / f"load-{round_}", readers) as running:
+                await trio.sleep(0.5)
+                running.acknowledge(await published.rotate())
+                await freeze(keeper)
+                assert not holders(connection_of(kubelet))
+                await trio.sleep(0.5)
+                reports = running.stop()
+            print(summary(reports))
+            assert not any(report.faults for report in reports), summary(reports)
+            await sessions.enter_async_context(successor(published, keeper, keeper_socket))
+            published.close()
+            await published.publish()
