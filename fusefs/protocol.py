@@ -9,34 +9,90 @@ import array
 import os
 import socket
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
 from fusefs.errors import InvalidMessage, InvalidSnapshot
 from fusefs.memory import check_sealed, sealed_memfd
 
+MAJOR: Final = 1  # of the messages between programs; within it each understands the other
 INLINE_BYTES: Final = 32 << 10  # well below the smallest default of net.core.wmem_max
 MAX_BODY_BYTES: Final = 16 << 20
 MAX_DESCRIPTORS: Final = 4
 _INLINE, _IN_MEMORY_FILE = b"i", b"m"
+
+Filesystem = Literal["fuse", "tmpfs"]
+WantedFilesystem = Literal["auto", Filesystem]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Base of all messages."""
 
 
+# What node server and keeper hold for each other.
+
+
+class Generation(msgspec.Struct, frozen=True, array_like=True):
+    """A generation that is kept; `plan` leads to it, None when that is over and done with."""
+
+    number: int
+    plan: bytes | None
+
+
+class VolumeBackup(msgspec.Struct, frozen=True, array_like=True):
+    """Everything from which a keeper goes on serving a volume, but for the descriptors.
+
+    `slot` tells the worker's uid. What is above `acknowledged` has a plan: it is on its way in.
+    """
+
+    volume_id: str
+    target: str
+    slot: int
+    record: bytes
+    acknowledged: int
+    generations: tuple[Generation, ...]
+    init_request: bytes
+    init_reply: bytes
+
+
 # Node server to keeper. `request` is echoed in every answer.
 
 
 class Register(Message, frozen=True):
-    """Become the node session that is obeyed; the session before is obeyed no longer."""
+    """Become the node session that is obeyed; the session before is obeyed no longer.
+
+    The keeper sends all that it holds before it answers.
+    """
 
     request: int
+    major: int = MAJOR
+
+
+class GiveBack(Message, frozen=True):
+    """Go on with a volume that a keeper before served. Descriptors: FUSE device, page of counts.
+
+    One `GiveBackGeneration` follows for each generation; the last of them starts the worker.
+    """
+
+    request: int
+    volume: VolumeBackup
+
+
+class GiveBackGeneration(Message, frozen=True):
+    """Keep a generation of a volume that is given back. Descriptor: the snapshot."""
+
+    request: int
+    volume_id: str
+    generation: int
 
 
 class Publish(Message, frozen=True):
-    """Mount a volume. Descriptor: the snapshot."""
+    """Mount a volume; answered with `Published`. Descriptor: the snapshot.
+
+    `auto` is FUSE, or a tmpfs where FUSE cannot be had. A tmpfs that is found at the target stays
+    one: a pod may be using it.
+    """
 
     request: int
     volume_id: str
@@ -44,6 +100,7 @@ class Publish(Message, frozen=True):
     generation: int
     plan: bytes
     record: bytes
+    filesystem: WantedFilesystem = "auto"
 
 
 class Rotate(Message, frozen=True):
@@ -85,7 +142,8 @@ class FetchSnapshot(Message, frozen=True):
     volume_id: str
 
 
-NodeMessage = Register | Publish | Rotate | UpdateRecord | Unpublish | ListVolumes | FetchSnapshot
+NodeCommand = GiveBack | GiveBackGeneration | Publish | Rotate | UpdateRecord | Unpublish
+NodeMessage = Register | NodeCommand | ListVolumes | FetchSnapshot
 
 
 # Keeper to node server
@@ -95,6 +153,14 @@ class Done(Message, frozen=True):
     """The request was carried out; for a rotation: every new open sees the generation."""
 
     request: int
+
+
+class Published(Message, frozen=True):
+    """The target shows the volume; `reason` tells why it is no FUSE volume if it might be one."""
+
+    request: int
+    filesystem: Filesystem
+    reason: str
 
 
 class Refused(Message, frozen=True):
@@ -107,13 +173,15 @@ class Refused(Message, frozen=True):
 
 
 class VolumeState(Message, frozen=True):
-    """One volume, as part of `Volumes`."""
+    """One volume, as part of `Volumes`; `reason` as in `Published`."""
 
     volume_id: str
     target: str
     generation: int
     record: bytes
     worker_pid: int | None
+    filesystem: Filesystem = "fuse"
+    reason: str = ""
 
 
 class Volumes(Message, frozen=True):
@@ -130,7 +198,56 @@ class SnapshotOf(Message, frozen=True):
     generation: int
 
 
-KeeperMessage = Done | Refused | Volumes | SnapshotOf
+KeeperAnswer = Done | Published | Refused | Volumes | SnapshotOf
+
+
+# Keeper to the node session that is obeyed, unasked: what to hold. Each comes before the answer
+# that depends on it.
+
+
+class Hold(Message, frozen=True):
+    """Hold a volume, instead of what was held of it. Descriptors: FUSE device, page of counts.
+
+    One `HoldGeneration` follows for each generation.
+    """
+
+    volume: VolumeBackup
+
+
+class HoldGeneration(Message, frozen=True):
+    """Hold a generation of a volume. Descriptor: the snapshot."""
+
+    volume_id: str
+    generation: int
+
+
+class Acknowledged(Message, frozen=True):
+    """Every new open sees the generation; when finished, its plan is over and done with."""
+
+    volume_id: str
+    generation: int
+    finished: bool
+
+
+class Released(Message, frozen=True):
+    """These generations are not kept any longer."""
+
+    volume_id: str
+    generations: tuple[int, ...]
+
+
+class LetGo(Message, frozen=True):
+    """The volume has ended; nothing of it is to be held."""
+
+    volume_id: str
+
+
+class Dismissed(Message, frozen=True):
+    """A newer node server is obeyed, and holds everything."""
+
+
+KeeperNotice = Hold | HoldGeneration | Acknowledged | Released | LetGo | Dismissed
+KeeperMessage = KeeperAnswer | KeeperNotice
 
 
 # Keeper to worker
@@ -158,7 +275,33 @@ class Drop(Message, frozen=True):
     forced: bool
 
 
-ToWorker = Swap | Finish | Primed | Drop
+class Ping(Message, frozen=True):
+    """Answer, as a sign of life."""
+
+
+class Attach(Message, frozen=True):
+    """Serve, having stood by; with `recover`, what a predecessor took must be answered too."""
+
+    recover: bool
+
+
+class Recover(Message, frozen=True):
+    """A predecessor is gone only now: answer what it had taken."""
+
+
+class Stop(Message, frozen=True):
+    """End, once all that was taken is answered."""
+
+
+class Freeze(Message, frozen=True):
+    """Give out no handle any more: the volume is to outlive this process."""
+
+
+class Drain(Message, frozen=True):
+    """Say when nobody uses a handle any more."""
+
+
+ToWorker = Swap | Finish | Primed | Drop | Ping | Attach | Recover | Stop | Freeze | Drain
 
 
 # Worker to keeper
@@ -193,7 +336,27 @@ class Rejected(Message, frozen=True):
     text: str
 
 
-FromWorker = Ready | PrimingEnded | Swapped | Dropped | Rejected
+class Standby(Message, frozen=True):
+    """The worker could serve and waits for the word. `reply` is its reply to INIT."""
+
+    reply: bytes
+
+
+class Pong(Message, frozen=True):
+    """A sign of life."""
+
+
+class Freezing(Message, frozen=True):
+    """No handle is given out from now on."""
+
+
+class Drained(Message, frozen=True):
+    """Nobody uses a handle any more."""
+
+
+FromWorker = (
+    Ready | PrimingEnded | Swapped | Dropped | Rejected | Standby | Pong | Freezing | Drained
+)
 
 # What each end may be sent, ready to decode.
 AT_KEEPER: Final = msgspec.msgpack.Decoder[NodeMessage](NodeMessage)

@@ -3,7 +3,7 @@
 libfuse answers nothing before it has seen INIT, and the kernel sends INIT once. So the session
 starts on a socket pair, is fed the recorded request there, and its reply goes to the kernel the
 first time and is compared with the first reply ever after. Then the real device takes the socket's
-descriptor number and libfuse never notices.
+descriptor number and libfuse never notices; or requests go on through the socket pair (`gate`).
 """
 
 import contextlib
@@ -13,10 +13,14 @@ import os
 import socket
 from typing import Final
 
+import attrs
 import pyfuse3
 import trio
 
 from fusefs import initmsg
+from fusefs.gate import Gate, JournaledGate
+from fusefs.journal import Journal
+from fusefs.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +33,39 @@ class InitMismatch(Exception):
     """This worker would negotiate other things than the first one did; it must not serve."""
 
 
-async def handshake(operations: pyfuse3.Operations, request: bytes) -> tuple[int, bytes]:
+@attrs.frozen
+class Started:
+    """A session that has seen INIT and nothing else.
+
+    Attributes:
+        number: The descriptor that it reads.
+        reply: Its reply to INIT, as the kernel gets it.
+        relay: The other end of that descriptor.
+    """
+
+    number: int
+    reply: bytes
+    relay: socket.socket
+
+    def check(self, first_reply: bytes | None) -> None:
+        """Compare with what the first worker of the volume replied, None when this is that one.
+
+        Raises:
+            InitMismatch: This session would speak otherwise than the kernel was told.
+        """
+        if first_reply is not None and self.reply != first_reply:
+            raise InitMismatch
+
+
+async def handshake(
+    operations: pyfuse3.Operations, request: bytes, *, user_namespace: bool = False
+) -> Started:
     """Start the session of this process and feed it INIT.
 
-    Returns:
-        The descriptor number that the session reads, and the reply to INIT as the kernel gets it.
+    Args:
+        operations: What answers.
+        request: INIT as the kernel sent it.
+        user_namespace: Let the mount's ids be mapped to those of a pod's user namespace.
 
     Raises:
         RuntimeError: Called twice in a process: pyfuse3 has one session.
@@ -46,46 +78,45 @@ async def handshake(operations: pyfuse3.Operations, request: bytes) -> tuple[int
     _started = True
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     number = theirs.detach()
-    with ours:
-        ours.settimeout(0)
-        pyfuse3.init(operations, f"/dev/fd/{number}", set())
-        with trio.fail_after(_HANDSHAKE_S):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pyfuse3.main, 1, 1)
-                ours.send(request)
-                await trio.lowlevel.wait_readable(ours)
-                reply = ours.recv(_REPLY_BYTES)
-                nursery.cancel_scope.cancel()
-    return number, initmsg.with_cached_symlinks(reply, initmsg.offered_flags(request))
+    ours.settimeout(0)
+    pyfuse3.init(operations, f"/dev/fd/{number}", set())
+    with trio.fail_after(_HANDSHAKE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pyfuse3.main, 1, 1)
+            ours.send(request)
+            await trio.lowlevel.wait_readable(ours)
+            reply = ours.recv(_REPLY_BYTES)
+            nursery.cancel_scope.cancel()
+    offered = initmsg.offered_flags(request)
+    relayed = initmsg.relayed(reply, offered, user_namespace=user_namespace)
+    return Started(number, relayed, ours)
 
 
-def attach(number: int, device: int, reply: bytes, first_reply: bytes | None) -> None:
-    """Put the real device behind the session.
-
-    Args:
-        number: The descriptor number from `handshake`.
-        device: The FUSE device of the volume.
-        reply: This session's reply to INIT.
-        first_reply: What the first worker of the volume replied; None when this is the first one.
-
-    Raises:
-        InitMismatch: `reply` differs from `first_reply`; the connection was not touched.
-    """
-    if first_reply is not None and reply != first_reply:
-        raise InitMismatch
+def direct(started: Started, device: int, pace: Pace) -> Gate:
+    """Put `device` where the session reads; it is closed."""
     # Readiness may be stale (a request can be withdrawn), and a blocking read would stop the loop.
     os.set_blocking(device, False)
-    os.dup2(device, number, inheritable=False)
-    if first_reply is not None:
-        os.write(device, initmsg.resend())
-        return
+    os.dup2(device, started.number, inheritable=False)
+    os.close(device)
+    started.relay.close()
+    return Gate(started.number, pace)
+
+
+def journaled(started: Started, device: int, journal: Journal, pace: Pace) -> Gate:
+    """Have requests of `device` noted down and relayed to the session."""
+    return JournaledGate(device, started.relay, journal, pace)
+
+
+def answer_init(device: int, reply: bytes) -> None:
+    """Answer the kernel's INIT."""
     # ENOENT: a predecessor answered and died before it could say so.
     with contextlib.suppress(FileNotFoundError):
         os.write(device, reply)
 
 
-async def serve() -> None:
-    """Answer the kernel until the connection ends."""
+async def serve(gate: Gate) -> None:
+    """Answer the kernel until the connection ends or the gate is closed."""
+    gate.open()
     while True:
         try:
             await pyfuse3.main(1, 1)

@@ -9,17 +9,19 @@ import logging
 import os
 import socket
 import traceback
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 import msgspec
-import pyfuse3
 import trio
 
-from fusefs import children, initmsg, plan, protocol, sandbox, session, syscalls
+from fusefs import children, fossil, initmsg, plan, protocol, sandbox, session, syscalls
 from fusefs.errors import FusefsError, InvalidSnapshot
+from fusefs.gate import Gate
 from fusefs.nodes import NodeTable
 from fusefs.operations import VolumeOperations
+from fusefs.pace import PER_SECOND, Pace
 from fusefs.snapshot import Snapshot
 from fusefs.usage import Usage
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 EXIT_ABORTED: Final = 0  # the connection ended: nothing is left to serve
 EXIT_FAILED: Final = 1
 EXIT_MISMATCH: Final = 3
+EXIT_STOPPED: Final = 4  # as the keeper asked: all that was taken is answered
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +50,11 @@ class Assignment:
         primed: Whether the mount has been primed already.
         uid: The worker's own user and group id.
         keeper: The keeper's pid.
+        user_namespace: Whether the pod has a user namespace of its own.
+        number: How many workers the volume has had in this keeper.
+        journaled: Whether requests are noted down, for want of a kernel that sends them again.
+        standby: Whether to wait, ready for service, until the keeper says `protocol.Attach`.
+        per_second: How many requests of the volume are served in a second.
     """
 
     device: int
@@ -61,6 +69,11 @@ class Assignment:
     primed: bool
     uid: int
     keeper: int
+    user_namespace: bool = False
+    number: int = 0
+    journaled: bool = False
+    standby: bool = False
+    per_second: int = PER_SECOND
 
     def descriptors(self) -> list[int]:
         """Return every descriptor that the worker keeps."""
@@ -76,13 +89,54 @@ class Assignment:
 def run(assignment: Assignment) -> int:
     """Serve until the connection or the keeper ends; return the exit code. Call after fork only."""
     usage = enter(assignment)
-    worker = Worker(assignment, NodeTable(usage))
     try:
-        trio.run(worker.serve)
+        return trio.run(live, assignment, usage)
     except session.InitMismatch:
         log.exception("this worker would negotiate other FUSE options than the first one did")
         return EXIT_MISMATCH
-    return EXIT_ABORTED
+
+
+async def live(assignment: Assignment, usage: Usage) -> int:
+    """Be a worker from its sandbox to its end; return the exit code.
+
+    Raises:
+        session.InitMismatch: The kernel was told otherwise; the connection was not touched.
+    """
+    assignment.control.settimeout(0)
+    table = NodeTable(usage)
+    started = await session.handshake(
+        VolumeOperations(table), assignment.init_request, user_namespace=assignment.user_namespace
+    )
+    started.check(assignment.first_reply)
+    recover = assignment.first_reply is not None
+    if assignment.standby:
+        told = await stand_by(assignment.control, started.reply)
+        if told is None:
+            return EXIT_STOPPED
+        recover = told.recover
+        usage.reload()
+    pace = Pace(assignment.per_second)
+    if assignment.journaled:
+        gate = session.journaled(started, assignment.device, usage.journal(assignment.number), pace)
+    else:
+        gate = session.direct(started, assignment.device, pace)
+    worker = Worker(assignment, table, gate.invalidate)
+    return await worker.serve(gate, started.reply, recover=recover)
+
+
+async def stand_by(control: socket.socket, reply: bytes) -> protocol.Attach | None:
+    """Wait for the word to serve; None when there is nothing to serve after all."""
+    protocol.send(control, protocol.Standby(reply))
+    while True:
+        await trio.lowlevel.wait_readable(control)
+        received = protocol.receive(control, protocol.AT_WORKER)
+        match received:
+            case (protocol.Attach() as told, _):
+                return told
+            case (protocol.Ping(), _):
+                protocol.send(control, protocol.Pong())
+            case _:
+                return None
 
 
 def enter(assignment: Assignment) -> Usage:
@@ -102,13 +156,23 @@ def enter(assignment: Assignment) -> Usage:
 class Worker:
     """Serves a table, and changes it as the keeper says."""
 
-    def __init__(self, assignment: Assignment, table: NodeTable) -> None:
-        """Fill `table` with what the assignment holds."""
-        self._assignment = assignment
+    def __init__(
+        self, assignment: Assignment, table: NodeTable, invalidate: Callable[[int], bool]
+    ) -> None:
+        """Fill `table` with what the assignment holds.
+
+        `invalidate` makes the kernel ask again for a node's attributes, and returns whether it
+        knows the node.
+        """
+        self._first = assignment.first_reply is None
         self._table = table
         self._control = assignment.control
-        self._control.settimeout(0)
+        self._invalidate = invalidate
+        self._gate: Gate | None = None
+        self._stopped = False
         self._adopted: protocol.Swapped | protocol.Rejected | None = None
+        self._fossil: fossil.Fossil | None = None
+        self._draining = False
         settled = [pair for pair in assignment.snapshots if pair[0] != assignment.pending]
         for _, fd in settled:
             table.keep(Snapshot.map(fd))
@@ -153,21 +217,24 @@ class Worker:
                 message = "the plan changes a file that the snapshot does not have"
                 raise InvalidSnapshot(message)
 
-    async def serve(self) -> None:
-        """Serve until the connection or the keeper ends."""
-        assignment = self._assignment
-        operations = VolumeOperations(self._table)
-        number, reply = await session.handshake(operations, assignment.init_request)
-        session.attach(number, assignment.device, reply, assignment.first_reply)
-        os.close(assignment.device)
-        if assignment.first_reply is not None:
+    async def serve(self, gate: Gate, reply: bytes, *, recover: bool) -> int:
+        """Serve until the connection or the keeper ends; return the exit code."""
+        self._gate = gate
+        if self._first:
+            session.answer_init(gate.device, reply)
+        if recover:
+            gate.recover()
             # The predecessor may have swapped and died before it told the kernel.
-            self._invalidate(self._table.live_nodes())
+            self._invalidate_all(self._table.live_nodes())
         self.say_ready(reply)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey)
-            await session.serve()
+            await session.serve(gate)
+            if self._fossil is not None:
+                protocol.send(self._control, protocol.Freezing())
+                await self._fossil.serve(gate.device, self._say_if_drained)
             nursery.cancel_scope.cancel()
+        return EXIT_STOPPED if self._stopped else EXIT_ABORTED
 
     def say_ready(self, reply: bytes) -> None:
         """Tell the keeper, also what became of the generation this worker was forked with."""
@@ -181,11 +248,17 @@ class Worker:
             await trio.lowlevel.wait_readable(self._control)
             received = protocol.receive(self._control, protocol.AT_WORKER)
             if received is None:
-                pyfuse3.terminate()
+                self._close_gate()
                 return
             self.carry_out(*received)
 
-    def carry_out(self, message: protocol.ToWorker, descriptors: list[int]) -> None:
+    def _close_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+
+    def carry_out(  # noqa: C901 - one case a message
+        self, message: protocol.ToWorker, descriptors: list[int]
+    ) -> None:
         """Do as the keeper says, and tell it."""
         match message:
             case protocol.Swap(generation=generation, plan=encoded):
@@ -196,8 +269,34 @@ class Worker:
                 self._table.priming = False
                 protocol.send(self._control, protocol.PrimingEnded())
             case protocol.Drop(generations=generations, forced=forced):
-                gone = self._table.drop(list(generations), forced=forced, is_known=_is_known)
+                gone = self._table.drop(list(generations), forced=forced, is_known=self._invalidate)
                 protocol.send(self._control, protocol.Dropped(tuple(gone)))
+            case protocol.Ping():
+                protocol.send(self._control, protocol.Pong())
+            case protocol.Recover():
+                if self._gate is not None:
+                    self._gate.recover()
+            case protocol.Stop():
+                self._stopped = True
+                self._close_gate()
+            case protocol.Freeze():
+                self._freeze()
+            case protocol.Drain():
+                self._draining = True
+                self._say_if_drained()
+
+    def _freeze(self) -> None:
+        """Leave pyfuse3's loop for good, between two requests."""
+        if self._fossil is None:
+            self._fossil = fossil.Fossil(self._table)
+            self._close_gate()
+        else:
+            protocol.send(self._control, protocol.Freezing())
+
+    def _say_if_drained(self) -> None:
+        if self._draining and self._table.is_idle():
+            self._draining = False
+            protocol.send(self._control, protocol.Drained())
 
     def _swap(self, generation: int, encoded: bytes, fd: int) -> None:
         """Make the generation current, then make the kernel ask again for what changed."""
@@ -206,25 +305,12 @@ class Worker:
             snapshot = self._table.generations[generation].snapshot
             changed = [snapshot.files[path].node for path in plan.decode(encoded).changed]
             changed.extend(entry.node for entry in snapshot.directories.values())
-            self._invalidate(changed)
+            self._invalidate_all(changed)
         protocol.send(self._control, outcome)
 
-    @staticmethod
-    def _invalidate(nodes: list[int]) -> None:
+    def _invalidate_all(self, nodes: list[int]) -> None:
         for node in nodes:
-            _is_known(node)
-
-
-def _is_known(node: int) -> bool:
-    """Invalidate a node's attributes; return whether the kernel knows the node.
-
-    Attributes only: any other notification from the serving thread can deadlock.
-    """
-    try:
-        pyfuse3.invalidate_inode(node, attr_only=True)
-    except FileNotFoundError:
-        return False
-    return True
+            self._invalidate(node)
 
 
 def warm_up() -> None:

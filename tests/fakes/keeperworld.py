@@ -65,7 +65,8 @@ class RealWorker:
             uid=1,
             keeper=1,
         )
-        self.worker = Worker(assignment, self.table)
+        # The kernel of this world forgets nothing that it has to be told of.
+        self.worker = Worker(assignment, self.table, lambda _: True)
 
     def said(self) -> Iterator[protocol.FromWorker]:
         """Yield what it has said since last asked."""

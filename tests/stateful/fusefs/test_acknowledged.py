@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pyfuse3
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -30,9 +29,6 @@ class Acknowledged(RuleBasedStateMachine):
     @initialize(files=TREES)
     def publish(self, files: dict[str, bytes]) -> None:
         """Begin with a volume that is served."""
-        # The kernel of this world forgets nothing that it has to be told of.
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(pyfuse3, "invalidate_inode", lambda _, *, attr_only: attr_only)
         self.world = KeeperWorld(files)
 
     def go_on(self, steps: int) -> None:
@@ -138,7 +134,6 @@ class Acknowledged(RuleBasedStateMachine):
         self.acknowledged_names_are_there()
         self.no_read_is_older_than_acknowledged()
         world.close()
-        self.patch.undo()
 
 
 TestAcknowledged = Acknowledged.TestCase

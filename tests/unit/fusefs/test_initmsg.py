@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusefs.initmsg import (
+    FUSE_ALLOW_IDMAP,
     FUSE_CACHE_SYMLINKS,
     FUSE_HAS_RESEND,
     FUSE_INIT_EXT,
+    FUSE_MAX_PAGES,
     OPCODE_INIT,
+    invalidate_content,
     invalidate_entry,
     offered_flags,
+    relayed,
     resend,
-    with_cached_symlinks,
 )
 
 
@@ -27,9 +30,10 @@ def request(low: int, high: int = 0, *, opcode: int = OPCODE_INIT) -> bytes:
     return header + body
 
 
-def reply(flags: int) -> bytes:
+def reply(low: int, high: int = 0) -> bytes:
     """Return libfuse's reply to INIT."""
-    return struct.pack("=IiQ", 80, 0, 2) + struct.pack("=IIII", 7, 38, 0x20000, flags) + bytes(48)
+    body = struct.pack("=IIII16xI", 7, 38, 0x20000, low, high) + bytes(28)
+    return struct.pack("=IiQ", 16 + len(body), 0, 2) + body
 
 
 @given(low=st.integers(0, 2**32 - 1), high=st.integers(0, 2**32 - 1))
@@ -60,10 +64,20 @@ def test_other_requests_are_no_init(data: bytes, problem: str) -> None:
 
 
 @given(flags=st.integers(0, 2**32 - 1), offered=st.integers(0, 2**64 - 1))
-def test_reply_gains_at_most_one_flag(flags: int, offered: int) -> None:
-    """Cached links are switched on where they are offered; nothing else is touched."""
-    edited = with_cached_symlinks(reply(flags), offered)
-    assert edited == reply(flags | (offered & FUSE_CACHE_SYMLINKS))
+def test_reply_changes_in_two_flags(flags: int, offered: int) -> None:
+    """Cached links are switched on where they are offered, and replies fit a packet."""
+    edited = relayed(reply(flags), offered, user_namespace=False)
+    assert edited == reply(flags & ~FUSE_MAX_PAGES | (offered & FUSE_CACHE_SYMLINKS))
+
+
+@given(low=st.integers(0, 2**32 - 1), high=st.integers(0, 2**32 - 1))
+def test_idmap_is_asked_for_pods_that_need_it(low: int, high: int) -> None:
+    """For a pod in a user namespace the upper half comes in, where the kernel offers idmap."""
+    without = FUSE_INIT_EXT
+    low &= ~FUSE_MAX_PAGES
+    assert relayed(reply(low, high), without, user_namespace=True) == reply(low, high)
+    edited = relayed(reply(low, high), FUSE_INIT_EXT | FUSE_ALLOW_IDMAP, user_namespace=True)
+    assert edited == reply(low | FUSE_INIT_EXT, high | FUSE_ALLOW_IDMAP >> 32)
 
 
 def test_resend_is_a_bare_header() -> None:
@@ -78,3 +92,10 @@ def test_invalidation_carries_name_and_length(parent: int, name: bytes) -> None:
     assert struct.unpack_from("=IiQ", found) == (len(found), 3, 0)
     assert struct.unpack_from("=QII", found, 16) == (parent, len(name), 0)
     assert found[32:] == name + b"\0"
+
+
+@given(node=st.integers(1, 2**63 - 1))
+def test_content_is_dropped_as_a_whole(node: int) -> None:
+    """Pages go from the first byte to the last, which a length of 0 says."""
+    found = invalidate_content(node)
+    assert struct.unpack("=IiQQqq", found) == (len(found), 2, 0, node, 0, 0)

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 import pytest
+import trio
 
 from fusefs import initmsg, session
+from fusefs.gate import Gate
+from fusefs.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +30,13 @@ body = struct.pack("=IIIII", 7, 45, 0x20000, 0x73FFFFFB, 1 << 7) + bytes(44)
 request = struct.pack("=IIQQIIIHH", 40 + len(body), 26, 2, 0, 0, 0, 0, 0, 0) + body
 
 async def main():
-    number, reply = await session.handshake(pyfuse3.Operations(), request)
+    started = await session.handshake(pyfuse3.Operations(), request)
+    reply = started.reply
     length, error, unique = struct.unpack_from("=IiQ", reply)
     major, minor, readahead, flags = struct.unpack_from("=IIII", reply, 16)
     assert (length, error, unique, major) == (len(reply), 0, 2, 7), reply
     assert flags & 1 << 23, "links are not cached"
+    assert not flags & 1 << 22, "replies may not fit a packet"
     try:
         await session.handshake(pyfuse3.Operations(), request)
     except RuntimeError as again:
@@ -42,41 +47,51 @@ trio.run(main)
 
 
 @pytest.fixture
-def device() -> Iterator[tuple[int, socket.socket, int]]:
-    """Return a device, the kernel's end of it, and the number of the session's descriptor."""
+def device() -> Iterator[tuple[int, socket.socket, session.Started]]:
+    """Return a device, the kernel's end of it, and a session that waits for it."""
     ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    number = os.open("/dev/null", os.O_RDWR)
-    with ours, kernel:
+    relay, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    number = theirs.detach()
+    with kernel, relay:
         kernel.settimeout(0)
-        yield ours.fileno(), kernel, number
+        yield ours.detach(), kernel, session.Started(number, REPLY, relay)
         os.close(number)
 
 
-def test_first_worker_answers_init(device: tuple[int, socket.socket, int]) -> None:
+def gate(device: tuple[int, socket.socket, session.Started]) -> Gate:
+    """Put the device behind the session."""
+    fd, _, started = device
+    return session.direct(started, fd, Pace(100, clock=lambda: 0.0))
+
+
+def test_first_worker_answers_init(device: tuple[int, socket.socket, session.Started]) -> None:
     """The kernel gets the reply, and the session's descriptor is the device from then on."""
-    fd, kernel, number = device
-    session.attach(number, fd, REPLY, None)
+    _, kernel, started = device
+    opened = gate(device)
+    assert opened.device == started.number
+    session.answer_init(opened.device, REPLY)
     assert kernel.recv(100) == REPLY
-    assert os.path.sameopenfile(number, fd)
-    assert not os.get_blocking(number)
-    assert not os.get_inheritable(number)
+    assert not os.get_blocking(started.number)
+    assert not os.get_inheritable(started.number)
 
 
-def test_later_worker_asks_for_what_was_taken(device: tuple[int, socket.socket, int]) -> None:
+def test_later_worker_asks_for_what_was_taken(
+    device: tuple[int, socket.socket, session.Started],
+) -> None:
     """INIT is answered already; the kernel is asked to send again what a dead worker had."""
-    fd, kernel, number = device
-    session.attach(number, fd, REPLY, REPLY)
-    assert kernel.recv(100) == initmsg.resend()
+    opened = gate(device)
+    opened.recover()
+    assert device[1].recv(100) == initmsg.resend()
 
 
-def test_other_negotiation_touches_nothing(device: tuple[int, socket.socket, int]) -> None:
+def test_other_negotiation_is_refused(device: tuple[int, socket.socket, session.Started]) -> None:
     """A worker that would speak otherwise than the first one must not serve."""
-    fd, kernel, number = device
+    fd, _, started = device
+    started.check(None)
+    started.check(REPLY)
     with pytest.raises(session.InitMismatch):
-        session.attach(number, fd, REPLY, b"another")
-    with pytest.raises(BlockingIOError):
-        kernel.recv(100)
-    assert not os.path.sameopenfile(number, fd)
+        started.check(b"another")
+    os.close(fd)
 
 
 class Service:
@@ -93,6 +108,17 @@ class Service:
             raise self.failures.pop(0)
 
 
+@pytest.fixture(autouse=True)
+def _own_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give pyfuse3 its trio back."""
+    monkeypatch.setattr(pyfuse3, "trio", trio)
+
+
+def idle_gate() -> Gate:
+    """Return a gate that nobody comes to."""
+    return Gate(-1, Pace(100))
+
+
 def again() -> OSError:
     """Return what a read of the device says when a request was withdrawn."""
     return OSError(errno.EAGAIN, "again")
@@ -103,7 +129,7 @@ async def test_withdrawn_requests_end_no_service(monkeypatch: pytest.MonkeyPatch
     nested = ExceptionGroup("outer", [ExceptionGroup("inner", [again(), again()])])
     service = Service(ExceptionGroup("one", [again()]), nested)
     monkeypatch.setattr(pyfuse3, "main", service)
-    await session.serve()
+    await session.serve(idle_gate())
     assert service.calls == 3
 
 
@@ -122,7 +148,7 @@ async def test_other_errors_end_the_service(
     """What is not understood ends the worker, whose successor starts anew."""
     monkeypatch.setattr(pyfuse3, "main", Service(error))
     with pytest.raises(ExceptionGroup):
-        await session.serve()
+        await session.serve(idle_gate())
 
 
 def test_handshake_is_made_without_a_kernel() -> None:

@@ -7,7 +7,6 @@ import socket
 from typing import TYPE_CHECKING
 
 import attrs
-import pyfuse3
 import pytest
 
 from fakes.trees import specs
@@ -61,7 +60,7 @@ class FakeKeeper:
             uid=1,
             keeper=1,
         )
-        return Worker(assignment, self.table)
+        return Worker(assignment, self.table, self.invalidate)
 
     def descriptor(self, generation: int) -> int:
         """Return a descriptor of a generation for a worker to own."""
@@ -87,12 +86,10 @@ class FakeKeeper:
             assert received is not None
             found.append(received[0])
 
-    def invalidate(self, node: int, *, attr_only: bool) -> None:
-        """Stand for the kernel's notification."""
-        assert attr_only, "any other notification from the worker can deadlock"
+    def invalidate(self, node: int) -> bool:
+        """Stand for the gate's notification."""
         self.invalidated.append(node)
-        if node not in self.known:
-            raise FileNotFoundError
+        return node in self.known
 
     def close(self) -> None:
         """Let go of everything."""
@@ -107,10 +104,9 @@ class FakeKeeper:
 
 
 @pytest.fixture
-def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKeeper]:
+def keeper() -> Iterator[FakeKeeper]:
     """Return a keeper with three generations and no worker."""
     made = FakeKeeper()
-    monkeypatch.setattr(pyfuse3, "invalidate_inode", made.invalidate)
     yield made
     made.close()
 
