@@ -2,11 +2,12 @@
 
 import logging
 import sys
+from typing import get_args
 
 import click
 
-from fusefs import supervisor
-from fusefs.config import Config
+from fusefs import initmsg, supervisor
+from fusefs.config import PER_SECOND, Config, Takeover
 from fusefs.errors import CannotStart
 
 
@@ -19,6 +20,21 @@ from fusefs.errors import CannotStart
     default=2_000_000_000,
     show_default=True,
     help="Workers run under this uid and the following ones.",
+)
+@click.option(
+    "--takeover",
+    type=click.Choice(get_args(Takeover)),
+    default="auto",
+    show_default=True,
+    help="How a worker comes to the requests that its predecessor died with: the kernel sends them "
+    "again (Linux 6.9 or newer), or they are noted down, which is slower.",
+)
+@click.option(
+    "--requests-per-second",
+    type=click.IntRange(min=1),
+    default=PER_SECOND,
+    show_default=True,
+    help="How many requests of one volume are served in a second.",
 )
 @click.option("--supervise", is_flag=True, help="Start the keeper again whenever it dies.")
 @click.option(
@@ -33,6 +49,8 @@ def main(
     kubelet_root: str,
     driver_name: str,
     worker_uid_base: int,
+    takeover: Takeover,
+    requests_per_second: int,
     supervise: bool,
     log_level: str,
 ) -> None:
@@ -49,6 +67,9 @@ def main(
         kubelet_root=kubelet_root,
         driver=driver_name,
         worker_uid_base=worker_uid_base,
+        required_flags=initmsg.FUSE_HAS_RESEND if takeover == "resend" else 0,
+        takeover=takeover,
+        per_second=requests_per_second,
     )
     try:
         keeper.run(config)

@@ -2,16 +2,18 @@
 
 import os
 import pwd
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
-from fusefs import initmsg
 from fusefs.errors import CannotStart
 
 MAX_VOLUMES: Final = 1000  # of one node; kubelet's default is 110 pods
 MAX_WAITING: Final = 4  # generations of one volume; each is locked in memory
+PER_SECOND: Final = 5000  # requests of one volume; a read of a whole file takes five
 _MAX_UID: Final = 2**32 - 2
+
+Takeover = Literal["auto", "resend", "journal"]
 
 
 @attrs.frozen(kw_only=True)
@@ -24,13 +26,18 @@ class Config:
         driver: The CSI driver name that ``vol_data.json`` must have.
         worker_uid_base: Workers get this uid and the following ones.
         required_flags: INIT flags without which no volume is mounted.
+        takeover: How a worker comes to what its predecessor had in work: the kernel sends it again,
+            it stands in a journal, or whichever of these the kernel allows.
+        per_second: How many requests of one volume are served in a second.
     """
 
     socket: str
     kubelet_root: str
     driver: str = "secrets-store.csi.k8s.io"
     worker_uid_base: int = 2_000_000_000
-    required_flags: int = initmsg.FUSE_HAS_RESEND
+    required_flags: int = 0
+    takeover: Takeover = "auto"
+    per_second: int = PER_SECOND
 
 
 def check_privileges() -> None:

@@ -5,7 +5,6 @@ from typing import Final
 
 import trio
 
-PER_SECOND: Final = 5000
 BURST_S: Final = 0.5
 SHORTEST_WAIT_S: Final = 0.005  # to wake for each single request would cost what it should save
 

@@ -17,11 +17,12 @@ import msgspec
 import trio
 
 from fusefs import children, fossil, initmsg, plan, protocol, sandbox, session, syscalls
+from fusefs.config import PER_SECOND
 from fusefs.errors import FusefsError, InvalidSnapshot
 from fusefs.gate import Gate
 from fusefs.nodes import NodeTable
 from fusefs.operations import VolumeOperations
-from fusefs.pace import PER_SECOND, Pace
+from fusefs.pace import Pace
 from fusefs.snapshot import Snapshot
 from fusefs.usage import Usage
 
