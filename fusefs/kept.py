@@ -70,6 +70,11 @@ class KeptGenerations:
         """The highest generation kept."""
         return max(self._kept)
 
+    @property
+    def size(self) -> int:
+        """The bytes of all."""
+        return sum(kept.size for kept in self._kept.values())
+
     def generations(self) -> list[int]:
         """Return the generations kept, oldest first."""
         return sorted(self._kept)
@@ -100,7 +105,7 @@ class KeptGenerations:
             for generation, kept in sorted(self._kept.items())
             if generation not in spare and kept.superseded_at is not None
         ]
-        excess_bytes = sum(kept.size for kept in self._kept.values()) - self._budget_bytes
+        excess_bytes = self.size - self._budget_bytes
         excess_count = len(self._kept) - (MAX_GENERATIONS - _MARGIN)
         excess = []
         for generation, kept in old:

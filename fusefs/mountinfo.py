@@ -13,6 +13,7 @@ import attrs
 
 FILESYSTEM: Final = "fuse.akvfs"
 SOURCE: Final = "akvfs"
+_TMPFS_SOURCES: Final = (SOURCE, "tmpfs")  # the second is what the reference driver says
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -44,6 +45,14 @@ class Mount:
     def is_ours(self) -> bool:
         """Whether this is a FUSE mount of akvfs."""
         return self.filesystem == FILESYSTEM and self.source == SOURCE
+
+    @property
+    def is_tmpfs(self) -> bool:
+        """Whether this may be a tmpfs volume, of ours or of the reference driver.
+
+        Anybody can mount such a thing: it is a volume where kubelet prepared one for us.
+        """
+        return self.filesystem == "tmpfs" and self.source in _TMPFS_SOURCES
 
 
 def parse(lines: Iterable[str]) -> list[Mount]:
