@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from fusefs.client import DEFAULTS, Shown, VolumeOptions
 from fusefs.snapshot import FileSpec, Sealed, Snapshot, seal
 
 if TYPE_CHECKING:
@@ -45,9 +46,12 @@ def specs(generation: int, paths: Sequence[str] = LIVE_FILES) -> list[FileSpec]:
 class PublishedVolume:
     """A volume under test, and the last snapshot handed in."""
 
-    def __init__(self, client: KeeperClient, volume: PodVolume) -> None:
+    def __init__(
+        self, client: KeeperClient, volume: PodVolume, *, options: VolumeOptions = DEFAULTS
+    ) -> None:
         """Use `volume` through `client`; `publish` comes first."""
         self.client = client
+        self.options = options
         self.volume = volume
         self.target = volume.target
         self.snapshot: Snapshot | None = None
@@ -62,11 +66,18 @@ class PublishedVolume:
         """Seal `files` as the next generation."""
         return seal(files, previous=self.snapshot, now_ns=time.time_ns())
 
-    async def publish(self, files: Sequence[FileSpec] | None = None) -> None:
+    async def publish(self, files: Sequence[FileSpec] | None = None) -> Shown:
         """Publish `files`, or the standard ones at generation 1."""
         sealed = self.seal(specs(1) if files is None else files)
-        await self.client.publish(self.volume.volume_id, str(self.target), sealed, record=b"record")
+        shown = await self.client.publish(
+            self.volume.volume_id,
+            str(self.target),
+            sealed,
+            record=b"record",
+            options=self.options,
+        )
         self.snapshot = sealed.snapshot
+        return shown
 
     async def rotate(self, files: Sequence[FileSpec] | None = None) -> int:
         """Bring in `files`, or the standard ones; return the acknowledged generation."""

@@ -1,0 +1,314 @@
+"""Volumes on a tmpfs: new ones, found ones, those of the reference driver, and what is not ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from fusefs import syscalls
+from fusefs.client import KeeperClient, VolumeOptions, connect
+from fusefs.errors import TargetRefused
+from fusefs.snapshot import FileSpec
+from harness.volumes import LIVE_FILES, PublishedVolume, content, specs
+
+if TYPE_CHECKING:
+    from harness.kubelet import KubeletRoot
+    from harness.programs import Program
+
+TMPFS: Final = VolumeOptions(filesystem="tmpfs")
+STAMP: Final = "..2026_01_31_12_00_00.123456789"
+
+
+def prepared(client: KeeperClient, kubelet: KubeletRoot) -> PublishedVolume:
+    """Return a volume that kubelet has prepared, to be published as a tmpfs."""
+    pod_volume = kubelet.volume()
+    pod_volume.prepare()
+    return PublishedVolume(client, pod_volume, options=TMPFS)
+
+
+def mount(target: Path, source: str = "tmpfs", filesystem: str = "tmpfs") -> None:
+    """Mount a file system as the reference driver does: without options."""
+    target.mkdir(mode=0o750, exist_ok=True)
+    subprocess.run(["mount", "-t", filesystem, source, target], check=True, timeout=10)
+
+
+def write_as_the_reference(target: Path, files: dict[str, bytes]) -> None:
+    """Mount and fill a volume as the reference driver leaves it on the node."""
+    mount(target)
+    for path, data in files.items():
+        file = target / STAMP / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+        file.chmod(0o644)
+    (target / "..data").symlink_to(STAMP)
+    for name in {path.partition("/")[0] for path in files}:
+        (target / name).symlink_to(f"..data/{name}")
+
+
+def shrink(target: Path) -> None:
+    """Leave a tmpfs little more room than the standard files take."""
+    descriptor = os.open(target, os.O_PATH)
+    context = syscalls.fspick(descriptor)
+    syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "size", "64k")
+    syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_RECONFIGURE)
+    os.close(context)
+    os.close(descriptor)
+
+
+def read(target: Path) -> dict[str, bytes]:
+    """Return every file that a walk of the top level finds."""
+    found = {}
+    for folder, _, names in os.walk(target, followlinks=True):
+        below = Path(folder).relative_to(target)
+        if not str(below).startswith(".."):
+            found.update({str(below / name): Path(folder, name).read_bytes() for name in names})
+    return found
+
+
+def expected(generation: int) -> dict[str, bytes]:
+    """Return the standard files of a generation."""
+    return {path: content(path, generation) for path in LIVE_FILES}
+
+
+async def test_tmpfs_volume_is_mounted_read_only(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> None:
+    """One mount with our source that never swaps; nobody writes to it, not even root."""
+    volume = prepared(client, kubelet)
+    shown = await volume.publish()
+    assert (shown.filesystem, shown.reason, shown.restart) == ("tmpfs", "", ())
+    (found,) = kubelet.mounts()
+    assert (found.filesystem, found.source) == ("tmpfs", "akvfs")
+    assert {"ro", "nosuid", "nodev"} <= found.options
+    assert "noswap" in found.super_options
+    with pytest.raises(OSError, match="Read-only") as caught:
+        (volume.target / "user").write_bytes(b"x")
+    assert caught.value.errno == errno.EROFS
+    assert read(volume.target) == expected(1)
+    (listed,) = await client.volumes(snapshots=False)
+    assert (listed.filesystem, listed.worker_pid) == ("tmpfs", None)
+    await volume.unpublish()
+    volume.close()
+
+
+async def test_files_have_their_owners_and_modes(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> None:
+    """Files belong to root and the pod's group, with the mode of their object."""
+    volume = prepared(client, kubelet)
+    await volume.publish([FileSpec(path="a/b", content=b"x", mode=0o440, gid=2000)])
+    found = {path: os.lstat(volume.target / path) for path in ("", "..data", "a", "a/b")}
+    owners = {path: (one.st_uid, one.st_gid) for path, one in found.items()}
+    assert owners == {"": (0, 2000), "..data": (0, 0), "a": (0, 0), "a/b": (0, 2000)}
+    assert stat.S_IMODE(found["a/b"].st_mode) == 0o440
+    assert stat.S_IMODE(found[""].st_mode) == 0o755
+    await volume.unpublish()
+    volume.close()
+
+
+async def test_rotation_swings_the_data_link(client: KeeperClient, kubelet: KubeletRoot) -> None:
+    """New content appears under every name at once; what is open stays what it was."""
+    volume = prepared(client, kubelet)
+    await volume.publish()
+    first = os.readlink(volume.target / "..data")
+    with (volume.target / "user").open("rb", buffering=0) as held:
+        await volume.rotate()
+        assert held.read() == content("user", 1)
+    assert os.readlink(volume.target / "..data") != first
+    assert not (volume.target / first).exists()
+    await volume.rotate([FileSpec(path="other", content=b"new")])
+    assert read(volume.target) == {"other": b"new"}
+    assert len(kubelet.mounts()) == 1
+    await volume.unpublish()
+    assert not kubelet.mounts()
+    assert not volume.target.exists()
+    volume.close()
+
+
+async def test_oversized_generation_is_refused(client: KeeperClient, kubelet: KubeletRoot) -> None:
+    """What does not fit is an error of its rotation; the volume goes on with what it shows."""
+    volume = prepared(client, kubelet)
+    await volume.publish()
+    shrink(volume.target)
+    with pytest.raises(Exception, match="cannot be served"):
+        await volume.rotate([FileSpec(path="big", content=bytes(1 << 20))])
+    assert read(volume.target) == expected(1)
+    await volume.rotate([FileSpec(path="small", content=b"x")])
+    assert read(volume.target) == {"small": b"x"}
+    await volume.unpublish()
+    volume.close()
+
+
+@pytest.mark.parametrize("wanted", ["auto", "fuse", "tmpfs"])
+async def test_volume_of_the_reference_is_adopted(
+    client: KeeperClient, kubelet: KubeletRoot, wanted: str
+) -> None:
+    """A pod's tmpfs is updated in place, whatever is asked for, and unmounted in the end."""
+    pod_volume = kubelet.volume()
+    pod_volume.prepare()
+    write_as_the_reference(pod_volume.target, {"user": b"old", "gone/x": b"old"})
+    before = kubelet.mounts()
+    options = VolumeOptions(filesystem=wanted)  # type: ignore[arg-type] - one of three
+    volume = PublishedVolume(client, pod_volume, options=options)
+    descriptor = os.open(pod_volume.target, os.O_RDONLY)  # as a container holds it
+    shown = await volume.publish()
+    assert shown.filesystem == "tmpfs"
+    assert "its target held a tmpfs already" in shown.reason
+    assert kubelet.mounts() == before
+    assert read(volume.target) == expected(1)
+    await volume.rotate()
+    assert Path(f"/proc/self/fd/{descriptor}/user").read_bytes() == content("user", 2)
+    os.close(descriptor)
+    await volume.unpublish()
+    assert not kubelet.mounts()
+    assert not volume.target.exists()
+    volume.close()
+
+
+async def test_same_content_of_the_reference_stays(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> None:
+    """Adoption alone changes nothing that a pod could notice."""
+    volume = prepared(client, kubelet)
+    write_as_the_reference(volume.target, expected(1))
+    await volume.publish()
+    assert os.readlink(volume.target / "..data") == STAMP
+    await volume.unpublish()
+    volume.close()
+
+
+async def test_unpublish_takes_the_volume_of_the_reference(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> None:
+    """A tmpfs that was never published here goes with everything stacked on it."""
+    volume = prepared(client, kubelet)
+    for number in range(3):
+        mount(volume.target)
+        (volume.target / f"{number}").touch()
+    await volume.unpublish()
+    assert not kubelet.mounts()
+    assert not volume.target.exists()
+
+
+async def test_stacked_volumes_come_off_one_by_one(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> None:
+    """The uppermost tmpfs is adopted, and the unpublish takes all of them."""
+    volume = prepared(client, kubelet)
+    write_as_the_reference(volume.target, {"user": b"lower"})
+    write_as_the_reference(volume.target, {"user": b"upper"})
+    await volume.publish()
+    assert read(volume.target) == expected(1)
+    assert len(kubelet.mounts()) == 2
+    await volume.unpublish()
+    assert not kubelet.mounts()
+    volume.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "filesystem"), [("theirs", "tmpfs"), ("none", "ramfs"), ("tmpfs", "ramfs")]
+)
+async def test_foreign_mount_on_a_volume_is_refused(
+    client: KeeperClient, kubelet: KubeletRoot, source: str, filesystem: str
+) -> None:
+    """What is neither ours nor the reference driver's is neither covered nor unmounted."""
+    volume = prepared(client, kubelet)
+    write_as_the_reference(volume.target, {"user": b"lower"})
+    mount(volume.target, source, filesystem)
+    before = kubelet.mounts()
+    with pytest.raises(TargetRefused, match="not ours"):
+        await volume.publish()
+    with pytest.raises(TargetRefused, match="not ours"):
+        await volume.unpublish()
+    assert kubelet.mounts() == before
+
+
+async def test_tmpfs_of_another_driver_stays(client: KeeperClient, kubelet: KubeletRoot) -> None:
+    """Without kubelet's word that the volume is ours, a tmpfs is not touched."""
+    pod_volume = kubelet.volume()
+    pod_volume.prepare(driverName="other.csi")
+    write_as_the_reference(pod_volume.target, {"user": b"theirs"})
+    volume = PublishedVolume(client, pod_volume, options=TMPFS)
+    for ask in (volume.publish, volume.unpublish):
+        with pytest.raises(TargetRefused, match=r"vol_data\.json"):
+            await ask()
+    assert read(volume.target) == {"user": b"theirs"}
+
+
+async def test_refused_adoption_leaves_the_pod_its_files(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> None:
+    """Content that cannot be written does not take the old content away."""
+    volume = prepared(client, kubelet)
+    write_as_the_reference(volume.target, {"user": b"old"})
+    shrink(volume.target)
+    with pytest.raises(Exception, match="cannot be shown"):
+        await volume.publish([FileSpec(path="user", content=bytes(1 << 20))])
+    assert read(volume.target) == {"user": b"old"}
+    assert not await client.volumes()
+    await volume.publish()
+    assert read(volume.target) == expected(1)
+    await volume.unpublish()
+    volume.close()
+
+
+async def test_volume_outlives_its_keeper(
+    client: KeeperClient, keeper: Program, keeper_socket: Path, kubelet: KubeletRoot
+) -> None:
+    """The tmpfs is read while no keeper runs, and goes on with the next publish."""
+    volume = prepared(client, kubelet)
+    await volume.publish()
+    before = (os.readlink(volume.target / "..data"), kubelet.mounts())
+    keeper.kill()
+    assert read(volume.target) == expected(1)
+    keeper_socket.unlink()
+    keeper.restart()
+    keeper.wait_until(keeper_socket.exists, "the control socket is there again")
+    async with connect(str(keeper_socket)) as again:
+        assert not await again.volumes()
+        volume.client = again
+        volume.close()
+        await volume.publish()
+        assert (os.readlink(volume.target / "..data"), kubelet.mounts()) == before
+        await volume.rotate()
+        assert read(volume.target) == expected(2)
+        await volume.unpublish()
+        assert not kubelet.mounts()
+        volume.close()
+
+
+async def test_unmounted_tmpfs_is_shown_again(client: KeeperClient, kubelet: KubeletRoot) -> None:
+    """A repeated publish puts the tmpfs back where somebody took it away."""
+    volume = prepared(client, kubelet)
+    await volume.publish()
+    subprocess.run(["umount", volume.target], check=True, timeout=10)
+    again = PublishedVolume(client, volume.volume, options=TMPFS)
+    await again.publish()
+    again.close()
+    assert read(volume.target) == expected(1)
+    assert len(kubelet.mounts()) == 1
+    await volume.unpublish()
+    volume.close()
+
+
+async def test_walks_never_miss_a_generation(client: KeeperClient, kubelet: KubeletRoot) -> None:
+    """Through a descriptor of ``..data`` a pod sees one generation, whole, during rotations."""
+    volume = prepared(client, kubelet)
+    await volume.publish()
+    deadline = time.monotonic() + 20
+    for number in range(2, 12):
+        data = os.open(volume.target / "..data", os.O_RDONLY | os.O_DIRECTORY)
+        files = {path: Path(f"/proc/self/fd/{data}/{path}").read_bytes() for path in LIVE_FILES}
+        os.close(data)
+        assert files == expected(number - 1)
+        await volume.rotate(specs(number))
+        assert time.monotonic() < deadline
+    await volume.unpublish()
+    volume.close()
