@@ -1,6 +1,7 @@
 """``python -m csi``: flags, logging, the loop, the exit code."""
 
 import logging
+import resource
 import sys
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> None:
     """Run until told to stop; fail if a socket cannot be bound, or there is no cluster."""
     coredump.forbid()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every generation is held
     configure(level=config.log_level, as_json=config.log_json)
     started = True
     try:

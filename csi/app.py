@@ -7,7 +7,8 @@ session, and one that waits for a signal. grpcio's threads come in through the b
 
 import logging
 import signal
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, closing
 from functools import partial
 
 import attrs
@@ -31,6 +32,7 @@ from csi.registration import registered
 from csi.schedule import Schedule
 from csi.server import serving
 from csi.volumes import Registry
+from fusefs.backup import Backups
 from fusefs.client import connect
 from fusefs.errors import Superseded
 
@@ -67,6 +69,7 @@ def wire(
     connect_keeper: Connect,
     classes: ClassSource | Cluster,
     providers: ProviderClient,
+    abandon: Callable[[], None] = lambda: None,
 ) -> Core:
     """Build the parts. Nothing is opened.
 
@@ -75,10 +78,11 @@ def wire(
         connect_keeper: Opens a session with the keeper.
         classes: Where classes come from; a cluster also knows the pods.
         providers: Where content comes from.
+        abandon: Lets go of every mount when no keeper comes to serve it.
     """
     cluster = classes if isinstance(classes, Cluster) else None
     source = classes.classes if isinstance(classes, Cluster) else classes
-    link = KeeperLink(connect_keeper)
+    link = KeeperLink(connect_keeper, abandon=abandon)
     registry = cluster.registry if cluster else Registry()
     schedule = Schedule(node=config.node_id, jitter=config.rotation_jitter)
     locks = VolumeLocks()
@@ -128,10 +132,12 @@ def wire(
 async def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_wait_for_signal, stop)
-        await serve(config, connect_keeper=partial(_connect, config), stop=stop)
-        nursery.cancel_scope.cancel()
+    with closing(Backups()) as backups:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_wait_for_signal, stop)
+            connect_keeper = partial(_connect, config, backups)
+            await serve(config, connect_keeper=connect_keeper, stop=stop, abandon=backups.close)
+            nursery.cancel_scope.cancel()
     log.info("stopped")
 
 
@@ -140,6 +146,7 @@ async def serve(
     *,
     connect_keeper: Connect,
     stop: trio.Event,
+    abandon: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set; started when the CSI socket is there."""
@@ -154,6 +161,7 @@ async def serve(
         connect_keeper=connect_keeper,
         classes=classes,
         providers=providers,
+        abandon=abandon,
     )
     try:
         async with trio.open_nursery() as nursery:
@@ -196,8 +204,8 @@ def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]
     )
 
 
-def _connect(config: Config) -> AbstractAsyncContextManager[Keeper]:
-    return connect(str(config.keeper_socket))
+def _connect(config: Config, backups: Backups) -> AbstractAsyncContextManager[Keeper]:
+    return connect(str(config.keeper_socket), backups=backups)
 
 
 async def _register(config: Config, link: KeeperLink) -> None:

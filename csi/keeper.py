@@ -23,9 +23,12 @@ log = logging.getLogger(__name__)
 
 # A publish forks, mounts and primes within this; a rotation answers within milliseconds.
 CALL_TIMEOUT_S: Final = 30.0
-# A keeper is restarted by its supervisor at once, so the first attempts come quickly.
-_FIRST_RETRY_S: Final = 0.05
+# A keeper is restarted by its supervisor at once, and readers wait until all is given back to it.
+_FIRST_RETRY_S: Final = 0.02
+_QUICK_S: Final = 3.0
 _LAST_RETRY_S: Final = 2.0
+# A pod whose reader waits in the kernel could not even be deleted.
+ABANDON_S: Final = 120.0
 
 T = TypeVar("T")
 
@@ -54,7 +57,7 @@ class Keeper(Protocol):
         ...
 
     async def wait_lost(self) -> None:
-        """Return when the connection is lost."""
+        """Return when the connection is lost; raise `Superseded` when it was given up for good."""
         ...
 
 
@@ -65,9 +68,10 @@ OnConnected = Callable[[Keeper, Sequence[PublishedVolume]], None]
 class KeeperLink:
     """Holds a session as long as there is a keeper to talk to."""
 
-    def __init__(self, connect: Connect) -> None:
-        """Connect when `run`."""
+    def __init__(self, connect: Connect, *, abandon: Callable[[], None] = lambda: None) -> None:
+        """Connect when `run`; `abandon` is called when no keeper has come for too long."""
         self._connect = connect
+        self._abandon = abandon
         self._session: _Session | None = None
         self._superseded = False
         self._changed = trio.Event()
@@ -83,13 +87,19 @@ class KeeperLink:
         Args:
             on_connected: Told, before anybody else may use the session, what the keeper serves.
         """
-        delay = _FIRST_RETRY_S
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._abandon_in_time)
+            await self._keep(on_connected)
+            nursery.cancel_scope.cancel()
+
+    async def _keep(self, on_connected: OnConnected) -> None:
+        delay, lost = _FIRST_RETRY_S, trio.current_time()
         while True:
             error: Exception | None = None
             try:
                 async with self._connect() as keeper:
                     error = await self._use(_Session(keeper), on_connected)
-                delay = _FIRST_RETRY_S
+                delay, lost = _FIRST_RETRY_S, trio.current_time()
             except* (KeeperUnavailable, Superseded) as group:
                 # A client has tasks of its own, so what it raises may come in a group.
                 error = group.exceptions[0]
@@ -104,7 +114,27 @@ class KeeperLink:
                 extra={logkeys.ERROR: str(error), logkeys.SECONDS: delay},
             )
             await trio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
-            delay = min(delay * 2, _LAST_RETRY_S)
+            if trio.current_time() - lost > _QUICK_S:
+                delay = min(delay * 2, _LAST_RETRY_S)
+
+    async def _abandon_in_time(self) -> None:
+        """Let go of what is held for a keeper that does not come."""
+        while True:
+            with trio.move_on_after(ABANDON_S) as waiting:
+                await self._until(connected=True)
+            if waiting.cancelled_caught:
+                log.error(
+                    "no keeper has come for %.0f s: the mounts of all volumes end now; they are "
+                    "published again when there is a keeper; is its pod running?",
+                    ABANDON_S,
+                )
+                self._abandon()
+                await self._until(connected=True)
+            await self._until(connected=False)
+
+    async def _until(self, *, connected: bool) -> None:
+        while self.connected is not connected:
+            await self._changed.wait()
 
     async def session(self, *, patience: float = 10.0) -> Keeper:
         """Return the session, after waiting a while for one.
@@ -203,8 +233,12 @@ class _Session(Keeper):
         return self._error or KeeperUnavailable("the session ended")
 
     async def _watch(self) -> None:
-        await self._keeper.wait_lost()
-        self._break(KeeperUnavailable("the connection to the keeper was lost"))
+        try:
+            await self._keeper.wait_lost()
+        except Superseded as error:
+            self._break(error)
+        else:
+            self._break(KeeperUnavailable("the connection to the keeper was lost"))
 
     async def _ask(self, call: Callable[[], Awaitable[T]], *, shield: bool = True) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -12,11 +12,13 @@ import attrs
 import trio
 
 from fusefs import errors, protocol
+from fusefs.backup import Backup, Backups
 from fusefs.errors import (
     InvalidMessage,
     InvalidSnapshot,
     KeeperError,
     KeeperUnavailable,
+    Superseded,
     TargetRefused,
     VolumeUnknown,
 )
@@ -24,6 +26,7 @@ from fusefs.snapshot import Sealed, Snapshot
 
 log = logging.getLogger(__name__)
 
+REGISTER_S: Final = 60.0  # everything is exchanged meanwhile
 _ERRORS: Final[dict[str, type[KeeperError]]] = {
     kind.__name__: kind for kind in KeeperError.__subclasses__()
 }
@@ -65,9 +68,11 @@ class _Pending:
 class KeeperClient:
     """A session with the keeper. Every method raises `KeeperUnavailable` on a lost connection."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, backups: Backups) -> None:
         """Use `connect` instead."""
         self._connection = connection
+        self._backups = backups
+        self._dismissed = False
         self._requests = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._sending = trio.Lock()
@@ -87,6 +92,7 @@ class KeeperClient:
             protocol.Publish(request, volume_id, target, generation, sealed.plan, record),
             [sealed.snapshot.fd],
         )
+        self._backups.recorded(volume_id, record)
 
     async def rotate(self, volume_id: str, sealed: Sealed, *, record: bytes) -> None:
         """Bring a generation in; afterwards every new open and walk sees it.
@@ -96,10 +102,19 @@ class KeeperClient:
         """
         request = next(self._requests)
         generation = sealed.snapshot.generation
-        await self._ask(
-            protocol.Rotate(request, volume_id, generation, sealed.plan, record),
-            [sealed.snapshot.fd],
+        await self._rotate(
+            protocol.Rotate(request, volume_id, generation, sealed.plan, record), sealed.snapshot.fd
         )
+
+    async def _rotate(self, message: protocol.Rotate, snapshot: int) -> None:
+        """Hold what is sent from before it is sent: a keeper may die with it."""
+        self._backups.rotating(message, snapshot)
+        try:
+            await self._ask(message, [snapshot])
+        except KeeperError:
+            self._backups.refused(message)
+            raise
+        self._backups.recorded(message.volume_id, message.record)
 
     async def update_record(self, volume_id: str, record: bytes) -> None:
         """Replace the record of a volume.
@@ -108,6 +123,7 @@ class KeeperClient:
             VolumeUnknown: The volume is not published.
         """
         await self._ask(protocol.UpdateRecord(next(self._requests), volume_id, record))
+        self._backups.recorded(volume_id, record)
 
     async def unpublish(self, volume_id: str, target: str) -> None:
         """Take a volume away and remove the target. One that is unknown, or gone, is fine.
@@ -152,8 +168,14 @@ class KeeperClient:
             return None
 
     async def wait_lost(self) -> None:
-        """Return when the connection is lost."""
+        """Return when the connection is lost.
+
+        Raises:
+            Superseded: A newer node server is obeyed instead.
+        """
         await self._lost.wait()
+        if self._dismissed:
+            raise self._loss()
 
     @property
     def keeper_pid(self) -> int:
@@ -162,7 +184,50 @@ class KeeperClient:
         return int.from_bytes(data[:4], "little")
 
     async def _register(self) -> None:
-        await self._ask(protocol.Register(next(self._requests)))
+        """Become the session that is obeyed, hold what it has, and give back what it lacks."""
+        self._backups.begin_session()
+        with trio.move_on_after(REGISTER_S):
+            await self._ask(protocol.Register(next(self._requests)))
+            for backup in self._backups:
+                if backup.confirmed:
+                    await self._repeat_rotations(backup)
+                else:
+                    await self._give_back(backup)
+            return
+        message = f"the keeper took more than {REGISTER_S:.0f} s to register this node server"
+        raise KeeperUnavailable(message)
+
+    async def _give_back(self, backup: Backup) -> None:
+        """Let the keeper go on with a volume; one that it refuses is let go."""
+        message = protocol.GiveBack(next(self._requests), backup.announcement())
+        try:
+            await self._ask(message, [backup.device, backup.usage])
+            for number, held in sorted(backup.generations.items()):
+                part = protocol.GiveBackGeneration(next(self._requests), backup.volume_id, number)
+                await self._ask(part, [held.fd])
+        except Superseded:
+            raise
+        except KeeperError as error:
+            log.error(  # noqa: TRY400 - the node's state, not a defect
+                "a volume is not served any longer: %s", error, extra=_fields(backup)
+            )
+            self._backups.let_go(backup.volume_id)
+            return
+        backup.confirmed = True
+
+    async def _repeat_rotations(self, backup: Backup) -> None:
+        """Send again what the keeper does not have, in order; a gap ends it."""
+        for number in backup.lacking():
+            held = backup.generations[number]
+            message = protocol.Rotate(
+                next(self._requests), backup.volume_id, number, held.plan or b"", backup.record
+            )
+            try:
+                await self._rotate(message, held.fd)
+            except Superseded:
+                raise
+            except KeeperError as error:
+                log.warning("a generation is not taken: %s", error, extra=_fields(backup))
 
     async def _ask(
         self, message: protocol.NodeMessage, descriptors: Iterable[int] = ()
@@ -184,13 +249,13 @@ class KeeperClient:
         async with self._sending:
             while True:
                 if self._lost.is_set():
-                    raise _lost()
+                    raise self._loss()
                 try:
                     protocol.send(self._connection, message, descriptors)
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self._connection)
                 except OSError as error:
-                    raise _lost() from error
+                    raise self._loss() from error
                 else:
                     return
 
@@ -203,31 +268,51 @@ class KeeperClient:
                 if received is None:
                     return
                 self._dispatch(*received)
+                if self._dismissed:
+                    return
         except (ConnectionError, InvalidMessage):
             log.exception("the connection to the keeper is given up")
         finally:
             self._lost.set()
             for pending in self._pending.values():
                 if not pending.answered.is_set():
-                    pending.error = _lost()
+                    pending.error = self._loss()
                     pending.answered.set()
 
     def _dispatch(self, message: protocol.KeeperMessage, descriptors: list[int]) -> None:
+        try:
+            if isinstance(message, protocol.KeeperAnswer):
+                self._answered(message, descriptors)
+            else:
+                self._dismissed = self._dismissed or isinstance(message, protocol.Dismissed)
+                self._backups.take(message, descriptors)
+        finally:
+            for descriptor in descriptors:  # what nobody took
+                os.close(descriptor)
+
+    def _answered(self, message: protocol.KeeperAnswer, descriptors: list[int]) -> None:
         pending = self._pending.get(message.request)
         if pending is None:  # its caller was cancelled
-            for descriptor in descriptors:
-                os.close(descriptor)
             return
         match message:
             case protocol.Refused():
                 pending.error = _error_of(message)
             case protocol.Volumes() | protocol.SnapshotOf():
-                pending.answer, pending.descriptors = message, descriptors
+                pending.answer = message
+                pending.descriptors, descriptors[:] = list(descriptors), []
         pending.answered.set()
 
+    def _loss(self) -> KeeperUnavailable | Superseded:
+        """Return why there is no session any more."""
+        if self._dismissed:
+            message = "a newer node server has registered"
+            return Superseded(message)
+        message = "the connection to the keeper was lost; is its pod running?"
+        return KeeperUnavailable(message)
 
-def _lost() -> KeeperUnavailable:
-    return KeeperUnavailable("the connection to the keeper was lost; is its pod running?")
+
+def _fields(backup: Backup) -> dict[str, str]:
+    return {"volume_id": backup.volume_id}
 
 
 def _error_of(message: protocol.Refused) -> KeeperError:
@@ -238,16 +323,29 @@ def _error_of(message: protocol.Refused) -> KeeperError:
 
 
 @contextlib.asynccontextmanager
-async def connect(path: str, *, register: bool = True) -> AsyncIterator[KeeperClient]:
+async def connect(
+    path: str, *, register: bool = True, backups: Backups | None = None
+) -> AsyncIterator[KeeperClient]:
     """Open a session with the keeper that listens at `path`.
 
     Args:
         path: The keeper's control socket.
         register: Become the node session that is obeyed. Without it only `volumes` is answered.
+        backups: What is held for the keeper; a keeper that starts anew gets it back before this
+            returns. None: what it says is held for this session only.
 
     Raises:
-        KeeperUnavailable: Nobody listens there.
+        KeeperUnavailable: Nobody listens there, or nobody answers.
+        Superseded: A newer node server is obeyed.
     """
+    async with contextlib.AsyncExitStack() as last:
+        if backups is None:
+            backups = last.enter_context(contextlib.closing(Backups()))
+        yield await last.enter_async_context(_session(path, backups, register=register))
+
+
+@contextlib.asynccontextmanager
+async def _session(path: str, backups: Backups, *, register: bool) -> AsyncIterator[KeeperClient]:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with connection:
         connection.settimeout(0)  # a keeper that hangs must not stop the caller's loop
@@ -256,7 +354,7 @@ async def connect(path: str, *, register: bool = True) -> AsyncIterator[KeeperCl
         except OSError as error:
             message = f"no keeper listens at {path!r}: {error.strerror}"
             raise KeeperUnavailable(message) from error
-        client = KeeperClient(connection)
+        client = KeeperClient(connection, backups)
         failure = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client._receive_all)  # noqa: SLF001 - its other half

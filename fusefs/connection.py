@@ -3,17 +3,20 @@
 The connection lives as long as a process holds the device; this object is the keeper's hold on it.
 """
 
+import contextlib
 import errno
 import os
 import select
+import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from fusefs import initmsg, mountinfo, mounts
 from fusefs.errors import KernelUnsupported, VolumeFailed
 from fusefs.target import Target
 
 INIT_TIMEOUT_S: Final = 2.0
+_DEVICE_NUMBER: Final = os.makedev(10, 229)  # of /dev/fuse, on every Linux
 
 
 class Connection:
@@ -25,32 +28,66 @@ class Connection:
         first_reply: The first worker's reply to INIT, None until it came.
     """
 
-    def __init__(self, private: str) -> None:
-        """Mount at `private`, which is made for it, and read INIT.
+    def __init__(
+        self, private: str, device: int, init_request: bytes, first_reply: bytes | None
+    ) -> None:
+        """Use `open` or `adopt` instead."""
+        self._private = Path(private)
+        self.device = device
+        self.init_request = init_request
+        self.first_reply = first_reply
+
+    @classmethod
+    def open(cls, private: str) -> Self:
+        """Mount a new superblock at `private`, which is made for it, and read INIT.
 
         Raises:
             VolumeFailed: The kernel sent no INIT.
         """
-        self._private = Path(private)
-        self._private.mkdir(mode=0o700)
-        self.device = -1
-        self.first_reply: bytes | None = None
-        try:
-            self.device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-            mounts.mount_fuse(self.device, private)
-            self.init_request = self._read_init()
-        except BaseException:
-            self.close()
-            raise
+        os.mkdir(private, 0o700)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.rmdir, private)
+            device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, device)
+            undo.callback(mounts.abort_and_detach, private)
+            mounts.mount_fuse(device, private)
+            made = cls(private, device, _read_init(device), None)
+            undo.pop_all()
+        return made
 
-    def _read_init(self) -> bytes:
-        """Read INIT, which the kernel sends at once and only once."""
-        poll = select.poll()
-        poll.register(self.device, select.POLLIN)
-        if not poll.poll(INIT_TIMEOUT_S * 1000):
-            message = "the kernel sent no INIT request"
+    @classmethod
+    def adopt(
+        cls, private: str, device: int, *, init_request: bytes, first_reply: bytes, target: Target
+    ) -> Self:
+        """Mount the superblock behind `device` once more, at `private`, which is made for it.
+
+        `device` belongs to the result, but on failure it stays the caller's, and nothing is
+        aborted: somebody else may serve it.
+
+        Raises:
+            VolumeFailed: It is no device of a living connection of ours.
+        """
+        found = os.fstat(device)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _DEVICE_NUMBER:
+            message = "what is given back is no FUSE device"
             raise VolumeFailed(message)
-        return os.read(self.device, initmsg.READ_BUFFER_BYTES)
+        adopted = cls(private, device, init_request, first_reply)
+        if adopted.is_dead():
+            message = "its FUSE connection has ended; publish it again"
+            raise VolumeFailed(message)
+        os.mkdir(private, 0o700)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.rmdir, private)
+            undo.callback(mounts.detach, private)
+            try:
+                mounts.mount_fuse(device, private)
+            except OSError:  # before about Linux 5.13 a device mounts once; the target has it too
+                mounts.mount_writable_clone(target.parent, target.name, private)
+            if not any(mount.target == private and mount.is_ours for mount in mountinfo.mounts()):
+                message = "what is given back is no file system of ours"
+                raise VolumeFailed(message)
+            undo.pop_all()
+        return adopted
 
     def require(self, flags: int) -> None:
         """Raise `KernelUnsupported` unless the kernel offers `flags`."""
@@ -113,6 +150,15 @@ class Connection:
     def close(self) -> None:
         """Abort, then detach, then let go: else a dead worker's callers would wait for ever."""
         mounts.abort_and_detach(str(self._private))
-        if self.device >= 0:
-            os.close(self.device)
+        os.close(self.device)
         self._private.rmdir()
+
+
+def _read_init(device: int) -> bytes:
+    """Read INIT, which the kernel sends at once and only once."""
+    poll = select.poll()
+    poll.register(device, select.POLLIN)
+    if not poll.poll(INIT_TIMEOUT_S * 1000):
+        message = "the kernel sent no INIT request"
+        raise VolumeFailed(message)
+    return os.read(device, initmsg.READ_BUFFER_BYTES)

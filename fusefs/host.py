@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import attrs
@@ -56,6 +56,36 @@ class Place:
     required_flags: int = initmsg.FUSE_HAS_RESEND
 
 
+@attrs.frozen(kw_only=True)
+class Adopted:
+    """What a volume goes on with that a keeper before served.
+
+    Attributes:
+        connection: Its FUSE connection, mounted here.
+        usage: The page of counts.
+    """
+
+    connection: Connection
+    usage: int
+
+
+@attrs.frozen(kw_only=True)
+class Owner:
+    """Who hears of a volume.
+
+    Attributes:
+        answer: Answers a request.
+        announce: Tells what is to be held of the volume from now on.
+        closed: Called when nothing of the volume is left on the node.
+        gone: Called when its processes have ended too, so that their uid may be given away.
+    """
+
+    answer: Callable[[effects.Ticket, Exception | None], None]
+    announce: Callable[[protocol.KeeperNotice, tuple[int, ...]], None]
+    closed: Callable[["VolumeHost"], None]
+    gone: Callable[["VolumeHost"], None]
+
+
 class VolumeHost:
     """One volume with all that it owns.
 
@@ -72,31 +102,25 @@ class VolumeHost:
         place: Place,
         held: Target,
         kept: KeptGenerations,
-        answer: Callable[[effects.Ticket, Exception | None], None],
+        owner: Owner,
         *,
         volume_id: str,
         record: bytes,
-        ticket: effects.Ticket,
-        on_closed: Callable[["VolumeHost"], None],
-        on_gone: Callable[["VolumeHost"], None],
+        state: volume.Volume,
+        adopted: Adopted | None = None,
     ) -> None:
-        """Own `held` and `kept` from now on; `begin` starts the volume.
-
-        `on_closed` is called when nothing of the volume is left on the node, `on_gone` when its
-        processes have ended too, so that their uid may be given away.
-        """
+        """Own `held` and `kept`, and what is adopted, from now on; `begin` starts the volume."""
         self.volume_id = volume_id
         self.record = record
         self.place = place
         self.kept = kept
-        self.state = volume.Volume(kept.newest, ticket)
+        self.state = state
         self._loop = loop
         self._target = held
-        self._answer = answer
-        self._on_closed = on_closed
-        self._on_gone = on_gone
-        self._connection: Connection | None = None
-        self._usage = Usage.create()
+        self._owner = owner
+        self._connection = adopted.connection if adopted else None
+        self._usage = adopted.usage if adopted else Usage.create()
+        self._is_held = adopted is not None
         self._workers = succession.Succession(
             loop,
             self._assignment,
@@ -119,7 +143,10 @@ class VolumeHost:
         return self._workers.pid
 
     def begin(self) -> None:
-        """Start to publish."""
+        """Start to publish, or go on serving."""
+        if self.state.is_shown:
+            self.kept.supersede(self.state.acknowledged)
+            self._later(SWEEP_S, self._sweep_and_reschedule)
         self._carry_out(self.state.begin())
 
     def publish_again(self, ticket: effects.Ticket) -> None:
@@ -143,6 +170,41 @@ class VolumeHost:
         """Leave nothing of the volume."""
         self._carry_out(self.state.unpublish())
 
+    # What is to be held of the volume elsewhere
+
+    def announce(self) -> None:
+        """Tell what is to be held of the volume, all of it."""
+        self._is_held = True
+        plans = {rotation.generation: rotation.plan for rotation in self.state.under_way()}
+        generations = self.kept.generations()
+        backup = protocol.VolumeBackup(
+            volume_id=self.volume_id,
+            target=self.target_path,
+            slot=self.place.slot,
+            record=self.record,
+            acknowledged=self.state.acknowledged,
+            generations=tuple(
+                protocol.Generation(number, plans.get(number)) for number in generations
+            ),
+            init_request=self._mounted.init_request,
+            init_reply=self._mounted.first_reply or b"",
+        )
+        self._owner.announce(protocol.Hold(backup), (self._mounted.device, self._usage))
+        for number in generations:
+            message = protocol.HoldGeneration(self.volume_id, number)
+            self._owner.announce(message, (self.kept.descriptor(number),))
+
+    def _announce_acknowledged(self, *, finished: bool) -> None:
+        message = protocol.Acknowledged(self.volume_id, self.state.acknowledged, finished)
+        self._owner.announce(message, ())
+
+    def _drop(self, generations: Sequence[int], spare: Collection[int] = ()) -> None:
+        before = set(self.kept.generations())
+        self.kept.drop(generations, spare=spare)
+        dropped = before.difference(self.kept.generations())
+        if dropped:
+            self._owner.announce(protocol.Released(self.volume_id, tuple(sorted(dropped))), ())
+
     # The state machine's effects
 
     def _carry_out(self, wanted: list[effects.Effect]) -> None:
@@ -164,6 +226,8 @@ class VolumeHost:
                 empty_target(self._target, self._children, self._target_cleared)
             case effects.StartWorker(delay_s=delay):
                 self._start_worker(delay)
+            case effects.ReplaceWorker():
+                self._workers.replace()
             case effects.StartPriming():
                 self._start_child(touch.prime, self._primed)
             case effects.EndPriming():
@@ -171,20 +235,22 @@ class VolumeHost:
             case effects.Attach():
                 self._mounted.attach(self._target)
                 self._later(SWEEP_S, self._sweep_and_reschedule)
+                self.announce()
                 self._carry_out(self.state.attached())
             case effects.SendSwap(rotation=rotation):
                 message = protocol.Swap(rotation.generation, rotation.plan)
                 self._workers.tell(message, [self.kept.descriptor(rotation.generation)])
             case effects.Discard(generation=generation):
-                self.kept.drop([generation], spare=())
+                self._drop([generation])
             case effects.StartTouch(rotation=rotation, only=only):
                 self._start_touch(rotation, only)
             case effects.EndTouch(finished=finished):
                 self._make_read_only()
                 if finished:
                     self._workers.tell(protocol.Finish())
+                    self._announce_acknowledged(finished=True)
             case effects.Answer(ticket=ticket, error=error):
-                self._answer(ticket, error)
+                self._owner.answer(ticket, error)
             case effects.RetryLater(delay_s=delay):
                 self._later(delay, lambda: self._carry_out(self.state.retry()))
             case effects.TearDown():
@@ -197,7 +263,7 @@ class VolumeHost:
     @property
     def _mounted(self) -> Connection:
         if self._connection is None:
-            self._connection = Connection(self.place.private)
+            self._connection = Connection.open(self.place.private)
             self._connection.require(self.place.required_flags)
         return self._connection
 
@@ -247,7 +313,7 @@ class VolumeHost:
             case protocol.Rejected(generation=generation, text=text):
                 self._carry_out(self.state.rejected(generation, text))
             case protocol.Dropped(generations=generations):
-                self.kept.drop(generations, spare=self.state.spared())
+                self._drop(generations, spare=self.state.spared())
 
     def _worker_ended(self, lived_s: float) -> None:
         if self._mounted.is_dead():
@@ -269,7 +335,9 @@ class VolumeHost:
                 function,
                 ended,
                 directory=mount,
-                identity=sandbox.Identity(uid=self.place.uid, capability=sandbox.CAP_DAC_OVERRIDE),
+                identity=sandbox.Identity(
+                    uid=self.place.uid, capabilities=(sandbox.CAP_DAC_OVERRIDE,)
+                ),
                 descriptors=descriptors,
             )
         finally:
@@ -282,7 +350,7 @@ class VolumeHost:
         self._mounted.set_writable(writable=True)
         device = self._mounted.device
         forgotten = [number for number in self.kept.generations() if number < rotation.generation]
-        report = touch.Report(self._loop, lambda: self._carry_out(self.state.touch_acknowledged()))
+        report = touch.Report(self._loop, self._touch_acknowledged)
 
         def run() -> int:
             steps = plan.decode(rotation.plan)
@@ -300,6 +368,12 @@ class VolumeHost:
             )
         finally:
             report.close_child_end()
+
+    def _touch_acknowledged(self) -> None:
+        wanted = self.state.touch_acknowledged()
+        if wanted:
+            self._announce_acknowledged(finished=False)
+        self._carry_out(wanted)
 
     def _touch_ended(self, report: touch.Report, code: int) -> None:
         report.finish()
@@ -339,11 +413,13 @@ class VolumeHost:
             timer.cancel()
         with contextlib.ExitStack() as last:
             # In reverse order, and each of them whatever happens to the others.
-            last.callback(self._on_closed, self)
+            last.callback(self._owner.closed, self)
             last.callback(self._target.close)
             last.callback(self.kept.close)
             last.callback(os.close, self._usage)
             last.callback(self._abandon)
+            if self._is_held:
+                last.callback(self._owner.announce, protocol.LetGo(self.volume_id), ())
             last.callback(self._target.detach)
             if self._connection is not None:
                 last.callback(self._connection.close)
@@ -352,7 +428,7 @@ class VolumeHost:
         """End all processes; the last of them that is reaped gives the volume's place free."""
 
         def children_gone() -> None:
-            self._on_gone(self)
+            self._owner.gone(self)
 
         self._workers.abandon(lambda: self._children.abandon(children_gone))
 

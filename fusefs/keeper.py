@@ -14,30 +14,30 @@ import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-from fusefs import effects, mounts, protocol, sandbox, syscalls, worker
+from fusefs import backup, effects, mounts, protocol, sandbox, syscalls, worker
 from fusefs.children import Children
-from fusefs.config import MAX_VOLUMES, MAX_WAITING, Config, check_privileges, check_uid_base
+from fusefs.config import MAX_WAITING, Config, check_privileges, check_uid_base
 from fusefs.emptying import empty_target
 from fusefs.errors import (
     CannotStart,
     InvalidMessage,
-    InvalidSnapshot,
     KeeperError,
     OverBudget,
     Superseded,
     TargetRefused,
     VolumeFailed,
-    VolumeUnknown,
 )
-from fusefs.host import Place, VolumeHost
-from fusefs.kept import KeptGenerations
 from fusefs.listener import Listener
 from fusefs.loop import Loop
 from fusefs.sessions import Session, Sessions
 from fusefs.target import KubeletRoot
+from fusefs.volumes import Volumes, take_snapshot
 
 log = logging.getLogger(__name__)
+
+_SUPERSEDED: Final = "a newer node server has registered"
 
 
 class Keeper:
@@ -51,13 +51,19 @@ class Keeper:
         """Prepare; `serve` does the work. `root` must belong to this mount namespace."""
         self._config = config
         self._loop = loop or Loop()
-        self._volumes: dict[str, VolumeHost] = {}
         self._children = Children(self._loop)
-        self._slots: set[int] = set()  # each while a process with its uid lives
         self.sessions = Sessions(self._loop, self._heard)
-        self._obeyed = 0
         self._root = root
         self._private = str(Path(config.socket).parent / "private")
+        self._volumes = Volumes(
+            config,
+            root,
+            self._loop,
+            self._private,
+            answer=self._answer,
+            announce=self.sessions.announce,
+        )
+        self._given_back = backup.Incoming()
         self._listener = Listener(config.socket, self.sessions.add)
 
     def serve(self) -> None:
@@ -139,40 +145,66 @@ class Keeper:
             case protocol.FetchSnapshot(volume_id=volume_id):
                 self._send_snapshot(ticket, volume_id)
             case protocol.Register():
-                self._obeyed = max(self._obeyed, session.number)
-                self._check_obeyed(session)
-                self._answer(ticket, None)
+                self._register(session, message)
             case _:
                 self._check_obeyed(session)
                 self._carry_out(ticket, message, descriptors)
 
+    def _register(self, session: Session, message: protocol.Register) -> None:
+        """Obey a session from now on, and let it hold everything."""
+        if message.major != protocol.MAJOR:
+            text = (
+                f"the node server speaks version {message.major} of the control messages, this "
+                f"keeper version {protocol.MAJOR}; install both from one release"
+            )
+            raise InvalidMessage(text)
+        if not self.sessions.obey(session):
+            raise Superseded(_SUPERSEDED)
+        self._given_back.close()
+        for host in self._volumes.shown():
+            host.announce()
+        self._answer(effects.Ticket(session.number, message.request), None)
+
     def _check_obeyed(self, session: Session) -> None:
-        if session.number != self._obeyed:
-            text = "a newer node server has registered" if self._obeyed else "register first"
-            raise Superseded(text)
+        if session.number != self.sessions.obeyed:
+            raise Superseded(_SUPERSEDED if self.sessions.obeyed else "register first")
 
     def _carry_out(
         self,
         ticket: effects.Ticket,
-        message: protocol.Publish | protocol.Rotate | protocol.UpdateRecord | protocol.Unpublish,
+        message: protocol.NodeCommand,
         descriptors: list[int],
     ) -> None:
         match message:
+            case protocol.GiveBack(volume=volume):
+                self._given_back.announce(volume, descriptors)
+                self._answer(ticket, None)
+            case protocol.GiveBackGeneration():
+                self._take_back(ticket, message, descriptors)
             case protocol.Publish():
                 self._publish(ticket, message, descriptors)
             case protocol.Rotate():
                 self._rotate(ticket, message, descriptors)
             case protocol.UpdateRecord():
-                self._known(message.volume_id).record = message.record
+                self._volumes.known(message.volume_id).record = message.record
                 self._answer(ticket, None)
             case protocol.Unpublish():
                 self._unpublish(ticket, message)
 
-    def _known(self, volume_id: str) -> VolumeHost:
-        if volume_id not in self._volumes:
-            message = f"volume {volume_id!r} is not published"
-            raise VolumeUnknown(message)
-        return self._volumes[volume_id]
+    def _take_back(
+        self,
+        ticket: effects.Ticket,
+        message: protocol.GiveBackGeneration,
+        descriptors: list[int],
+    ) -> None:
+        """Keep a generation that is given back; with the last one the volume is served again."""
+        volume_id = message.volume_id
+        whole = self._given_back.add(volume_id, message.generation, descriptors)
+        if whole is not None:
+            with contextlib.closing(whole):
+                self._volumes.adopt(whole)
+            log.info("a volume is served again", extra={"volume_id": volume_id})
+        self._answer(ticket, None)
 
     def _list(self, ticket: effects.Ticket) -> None:
         states = tuple(
@@ -183,13 +215,12 @@ class Keeper:
                 record=host.record,
                 worker_pid=host.worker_pid,
             )
-            for host in self._volumes.values()
-            if host.state.is_shown
+            for host in self._volumes.shown()
         )
         self._send(ticket, protocol.Volumes(ticket.request, states))
 
     def _send_snapshot(self, ticket: effects.Ticket, volume_id: str) -> None:
-        host = self._known(volume_id)
+        host = self._volumes.known(volume_id)
         newest = host.state.newest
         answer = protocol.SnapshotOf(ticket.request, newest)
         self._send(ticket, answer, (host.kept.descriptor(newest),))
@@ -205,67 +236,12 @@ class Keeper:
             known.record = message.record
             known.publish_again(ticket)
             return
-        self._check_target_is_free(message)
-        with contextlib.ExitStack() as undo:
-            kept = KeptGenerations()
-            undo.callback(kept.close)
-            self._take_snapshot(kept, message.generation, descriptors)
-            held = self._root.target(
-                message.target, volume_id=message.volume_id, driver=self._config.driver
-            )
-            undo.callback(held.close)
-            host = VolumeHost(
-                self._loop,
-                self._free_place(),
-                held,
-                kept,
-                self._answer,
-                volume_id=message.volume_id,
-                record=message.record,
-                ticket=ticket,
-                on_closed=self._closed,
-                on_gone=lambda gone: self._slots.remove(gone.place.slot),
-            )
-            self._slots.add(host.place.slot)
-            undo.pop_all()
-        self._volumes[message.volume_id] = host
-        host.begin()
-
-    def _check_target_is_free(self, message: protocol.Publish | protocol.Unpublish) -> None:
-        """Refuse a target that another volume is published at."""
-        for host in self._volumes.values():
-            if host.target_path == message.target and host.volume_id != message.volume_id:
-                text = f"another volume, {host.volume_id!r}, is published at {message.target!r}"
-                raise TargetRefused(text)
-
-    def _take_snapshot(
-        self, kept: KeptGenerations, generation: int, descriptors: list[int]
-    ) -> None:
-        if len(descriptors) != 1 or generation < 1:
-            message = "one snapshot and a generation from 1 on must come with this request"
-            raise InvalidMessage(message)
-        try:
-            kept.add(generation, descriptors.pop())
-        except InvalidSnapshot as error:
-            raise InvalidMessage(str(error)) from error
-
-    def _free_place(self) -> Place:
-        free = (number for number in range(MAX_VOLUMES) if number not in self._slots)
-        slot = next(free, None)
-        if slot is None:
-            message = f"this node has {MAX_VOLUMES} volumes, which is the most"
-            raise OverBudget(message)
-        return Place(
-            slot=slot,
-            private=f"{self._private}/{slot}",
-            uid=self._config.worker_uid_base + slot,
-            required_flags=self._config.required_flags,
-        )
+        self._volumes.begin(message, descriptors, ticket)
 
     def _rotate(
         self, ticket: effects.Ticket, message: protocol.Rotate, descriptors: list[int]
     ) -> None:
-        host = self._known(message.volume_id)
+        host = self._volumes.known(message.volume_id)
         previous = host.state.newest
         if message.generation <= previous:
             text = f"generation {message.generation} is not newer than {previous}"
@@ -273,12 +249,12 @@ class Keeper:
         if host.state.waiting >= MAX_WAITING:
             text = f"{MAX_WAITING} generations of volume {message.volume_id!r} are under way"
             raise OverBudget(text)
-        self._take_snapshot(host.kept, message.generation, descriptors)
+        take_snapshot(host.kept, message.generation, descriptors)
         host.record = message.record
         host.rotate(effects.Rotation(message.generation, previous, message.plan, ticket))
 
     def _unpublish(self, ticket: effects.Ticket, message: protocol.Unpublish) -> None:
-        self._check_target_is_free(message)
+        self._volumes.check_target_is_free(message.volume_id, message.target)
         host = self._volumes.get(message.volume_id)
         if host is not None:
             host.unpublish()
@@ -302,10 +278,6 @@ class Keeper:
                 text = f"target {message.target!r} could not be emptied; see the keeper's log"
                 raise VolumeFailed(text)
             self._unpublish(ticket, message)
-
-    def _closed(self, host: VolumeHost) -> None:
-        if self._volumes.get(host.volume_id) is host:
-            del self._volumes[host.volume_id]
 
 
 def run(config: Config) -> None:

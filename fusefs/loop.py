@@ -42,9 +42,10 @@ class Loop:
         self._numbers = itertools.count()
         self._stopped = False
 
-    def watch(self, descriptor: int, callback: Callback) -> None:
-        """Call back whenever `descriptor` is readable."""
-        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+    def watch(self, descriptor: int, callback: Callback, *, writable: bool = False) -> None:
+        """Call back whenever `descriptor` is readable, or writable instead."""
+        event = selectors.EVENT_WRITE if writable else selectors.EVENT_READ
+        self._selector.register(descriptor, event, callback)
 
     def unwatch(self, descriptor: int) -> None:
         """Forget `descriptor`; call before closing it."""

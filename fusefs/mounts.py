@@ -116,6 +116,22 @@ def attach_read_only_clone(mount: int, target: int) -> None:
         os.close(clone)
 
 
+def mount_writable_clone(parent: int, name: str, path: str) -> None:
+    """Mount what is on `name` in the directory `parent` at `path` too, where writes get through."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
+    clone = syscalls.open_tree(parent, name, flags)
+    try:
+        syscalls.mount_setattr(clone, _ATTRIBUTES, clear=MOUNT_ATTR_RDONLY)
+        syscalls.move_mount(clone, syscalls.AT_FDCWD, path)
+    finally:
+        os.close(clone)
+
+
+def detach(path: str) -> None:
+    """Detach the mount at `path` and nothing more; absent is fine."""
+    _detach(path, MNT_DETACH)
+
+
 def abort_and_detach(path: str) -> None:
     """Abort the connection of the private mount at `path`, then detach it; absent is fine.
 

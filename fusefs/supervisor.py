@@ -13,7 +13,7 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-STABLE_S: Final = 10.0
+STABLE_S: Final = 2.0
 FIRST_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
 _MOST_DOUBLINGS: Final = 16  # far past MAX_BACKOFF_S, far from the end of floats

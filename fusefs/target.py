@@ -12,7 +12,7 @@ import json
 import os
 import re
 from pathlib import PurePosixPath
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -108,6 +108,7 @@ class Target:
 
     path: str
     parent: int
+    name: ClassVar[str] = _MOUNT
 
     def open(self) -> int:
         """Make the directory if it is absent, and return a descriptor of it.

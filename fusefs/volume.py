@@ -10,14 +10,18 @@ every ticket is answered exactly once.
         |          |           |          |           |                                   |
         +----------+-----------+----------+-----------+--------- closed <-----------------+
 
+A volume that is adopted from a keeper before begins in `serving` or `swapping`.
+
 A worker may die in any phase; its successor is forked with what holds at that moment, and the phase
 goes on. Only before `serving` does a crash loop end the volume, since then nobody uses it yet.
 """
 
 from collections import deque
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Final, Literal, Self
 
 from fusefs.effects import (
+    NOBODY,
     Answer,
     Attach,
     ClearTarget,
@@ -25,6 +29,7 @@ from fusefs.effects import (
     Effect,
     EndPriming,
     EndTouch,
+    ReplaceWorker,
     RetryLater,
     Rotation,
     SendSwap,
@@ -83,6 +88,24 @@ class Volume:
         self._failures = 0
         self._owed: tuple[str, ...] = ()
 
+    @classmethod
+    def adopted(cls, acknowledged: int, rotations: Sequence[Rotation]) -> Self:
+        """Go on with a volume that the target shows already.
+
+        Args:
+            acknowledged: The newest generation that every new open is known to see.
+            rotations: Those on their way in, oldest first; the first may be acknowledged.
+        """
+        volume = cls(acknowledged, NOBODY)
+        volume._publishing = []
+        volume.primed = True
+        volume.phase = "serving"
+        volume._queue = deque(rotations)
+        if rotations:
+            volume.rotation = volume._queue.popleft()
+            volume.phase = "swapping"
+        return volume
+
     @property
     def served(self) -> int:
         """The generation that a new worker must start on: not one that still waits its turn."""
@@ -122,6 +145,10 @@ class Volume:
         spared.update(rotation.generation for rotation in self._queue)
         return spared
 
+    def under_way(self) -> list[Rotation]:
+        """Return the rotations whose plan is not known to be over, oldest first."""
+        return [*([self.rotation] if self.rotation else []), *self._queue]
+
     @property
     def plan_in_progress(self) -> bytes | None:
         """The plan that a new worker must know of."""
@@ -131,7 +158,10 @@ class Volume:
 
     def begin(self) -> list[Effect]:
         """Start the life of the volume."""
-        return [ClearTarget()]
+        if self.phase == "clearing":
+            return [ClearTarget()]
+        # A rotation that the keeper before had begun may have left writes let through.
+        return [StartWorker()] if self.rotation else [StartWorker(), EndTouch(finished=False)]
 
     def publish_again(self, ticket: Ticket) -> list[Effect]:
         """Answer a repeated request when the target shows the volume, which may be now."""
@@ -220,6 +250,11 @@ class Volume:
         """Go on without a generation that the worker cannot serve."""
         if self.phase != "swapping" or not self.rotation or self.rotation.generation != generation:
             return []
+        if generation <= self.acknowledged:
+            # The keeper before got further with it than this one understands: events are lost.
+            self.rotation = None
+            self.phase = "serving"
+            return [EndTouch(finished=True), ReplaceWorker(), *self._next_rotation()]
         refused = InvalidMessage(f"generation {generation} cannot be served: {text}")
         answer = Answer(self.rotation.ticket, refused)
         self.rotation = None

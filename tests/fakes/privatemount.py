@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fusefs import protocol
 from fusefs.nodeids import PRIME_NAME
@@ -44,6 +44,11 @@ class FakeConnection:
         self.failing: dict[str, Exception] = {}
         self.shown = False
         self.dead = False
+
+    @classmethod
+    def open(cls, private: str) -> Self:
+        """Make a new one."""
+        return cls(private)
 
     def _note(self, what: str) -> None:
         self.done.append(what)

@@ -13,12 +13,13 @@ from fakes.privatemount import FakeConnection, FakeWorkerProcess
 from fakes.trees import specs
 from fusefs import children, effects, host, protocol, sandbox, succession
 from fusefs.errors import KernelUnsupported, TargetRefused, VolumeFailed, VolumeUnknown
-from fusefs.host import Place, VolumeHost
+from fusefs.host import Owner, Place, VolumeHost
 from fusefs.kept import KeptGenerations
 from fusefs.loop import Loop
 from fusefs.nodeids import PRIME_NAME
 from fusefs.snapshot import Sealed, seal
 from fusefs.target import KubeletRoot
+from fusefs.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ class World:
         self.loop = Loop()
         self.root = KubeletRoot(str(path))
         self.answers: list[tuple[effects.Ticket, Exception | None]] = []
+        self.notices: list[protocol.KeeperNotice] = []
         self.closed = self.gone = 0
         self.sealed: list[Sealed] = []
         for number, files in enumerate(FILES, 1):
@@ -56,12 +58,15 @@ class World:
             Place(slot=0, private=str(self.path / "private"), uid=70_000),
             self.root.target(str(self.mount), volume_id="v", driver="d"),
             kept,
-            lambda ticket, error: self.answers.append((ticket, error)),
+            Owner(
+                answer=lambda ticket, error: self.answers.append((ticket, error)),
+                announce=lambda notice, _: self.notices.append(notice),
+                closed=lambda _: self.count("closed"),
+                gone=lambda _: self.count("gone"),
+            ),
             volume_id="v",
             record=b"record",
-            ticket=PUBLISH,
-            on_closed=lambda _: self.count("closed"),
-            on_gone=lambda _: self.count("gone"),
+            state=Volume(kept.newest, PUBLISH),
         )
 
     def count(self, what: str) -> None:

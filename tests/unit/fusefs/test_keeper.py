@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fakes.trees import sealed
-from fusefs import protocol
+from fusefs import protocol, sessions
 from fusefs.config import Config
 from fusefs.keeper import Keeper
 from fusefs.loop import Loop
@@ -84,6 +85,10 @@ class Server:
         protocol.send(self.connection, message, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+        return self.hear()
+
+    def hear(self) -> protocol.KeeperMessage | None:
+        """Return what the keeper says next; None: it was hung up."""
         self.node.run_until_readable(self.connection)
         received = protocol.receive(self.connection, protocol.AT_NODE)
         if received is None:
@@ -160,6 +165,7 @@ def test_older_session_is_superseded(
 ) -> None:
     """Once a newer node server has registered, the older one is obeyed no longer."""
     assert node.connect().register() == protocol.Done(1)
+    assert server.hear() == protocol.Dismissed()
     answer = refused(server.ask(command))
     assert (answer.error, answer.text) == ("Superseded", "a newer node server has registered")
 
@@ -168,6 +174,7 @@ def test_older_session_cannot_register_again(node: Node, server: Server) -> None
     """The order of arrival decides, not who asks last."""
     newer = node.connect()
     newer.register()
+    assert server.hear() == protocol.Dismissed()
     assert refused(server.register(), 1).error == "Superseded"
     assert refused(newer.ask(protocol.UpdateRecord(9, "v", b""))).error == "VolumeUnknown"
 
@@ -314,16 +321,20 @@ def test_answer_to_a_closed_session_is_dropped(node: Node) -> None:
 
 
 def test_session_that_does_not_listen_is_closed(
-    node: Node, server: Server, announced: list[str]
+    node: Node, server: Server, announced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its queue of answers is bounded: the keeper waits for nobody."""
-    announced.append("a session does not listen and is closed")
+    """Nothing more is read from it while its answers wait: the keeper waits for nobody."""
+    announced.append("a session takes nothing for 0 s and is closed")
     deaf = node.connect()
 
+    monkeypatch.setattr(sessions, "DEAF_S", 0.05)
+    deaf.connection.settimeout(0)
+
     def ask_and_never_read() -> None:
-        for number in range(200):
-            protocol.send(deaf.connection, protocol.FetchSnapshot(number, "v" * 30_000))
-            node.loop.call_later(0, node.loop.stop)
+        for number in range(2000):
+            with contextlib.suppress(BlockingIOError):
+                protocol.send(deaf.connection, protocol.FetchSnapshot(number, "v" * 30_000))
+            node.loop.call_later(0.001, node.loop.stop)
             node.loop.run()
 
     with pytest.raises(ConnectionError):
