@@ -51,9 +51,13 @@ class Loop:
         """Forget `descriptor`; call before closing it."""
         self._selector.unregister(descriptor)
 
+    def now(self) -> float:
+        """Return the time that timers go by; it stands still while the node is suspended."""
+        return time.monotonic()
+
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Call back once, `seconds` from now."""
-        timer = Timer(time.monotonic() + seconds, next(self._numbers), callback)
+        timer = Timer(self.now() + seconds, next(self._numbers), callback)
         heapq.heappush(self._timers, timer)
         return timer
 
@@ -90,10 +94,10 @@ class Loop:
     def _next_timeout(self) -> float | None:
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0].due - time.monotonic()) if self._timers else None
+        return max(0.0, self._timers[0].due - self.now()) if self._timers else None
 
     def _run_timers(self) -> None:
-        now = time.monotonic()
+        now = self.now()
         while self._timers and self._timers[0].due <= now:
             timer = heapq.heappop(self._timers)
             callback, timer.callback = timer.callback, None

@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -176,17 +175,17 @@ class Succession:
                 self._watch()
                 self._listener.standing_by()
             case protocol.Pong():
-                self._watchdog.heard(time.monotonic())
+                self._watchdog.heard(self._loop.now())
             case _:
                 self._listener.spoke(message)
 
     def _watch(self) -> None:
         if self._stopped is None:
-            self._watchdog = Watchdog(time.monotonic())
+            self._watchdog = Watchdog(self._loop.now())
             self._later(watchdog.PING_S, self._tick)
 
     def _tick(self) -> None:
-        if self._watchdog.tick(time.monotonic()):
+        if self._watchdog.tick(self._loop.now()):
             log.error("the worker does not answer; it is replaced", extra=self._fields)
             self.replace()
         else:
