@@ -20,12 +20,12 @@ class Tmpfs(PrivateMount):
     """One tmpfs, writable at `private` in the keeper's mount namespace."""
 
     @classmethod
-    def create(cls, private: str) -> Self:
+    def create(cls, private: str, *, selinux_context: str = "") -> Self:
         """Mount a new tmpfs at `private`, which is made for it."""
         os.mkdir(private, 0o700)
         with contextlib.ExitStack() as undo:
             undo.callback(os.rmdir, private)
-            _mount(private)
+            _mount(private, selinux_context)
             undo.pop_all()
         return cls(private)
 
@@ -53,13 +53,14 @@ class Tmpfs(PrivateMount):
         self._private.rmdir()
 
 
-def _mount(path: str) -> None:
+def _mount(path: str, selinux_context: str) -> None:
     context = syscalls.fsopen("tmpfs")
     try:
         for key, value in (
             ("source", mountinfo.SOURCE),
             ("mode", "0755"),
             ("size", str(_SIZE_BYTES)),
+            *([("context", selinux_context)] if selinux_context else []),
         ):
             syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, value)
         try:

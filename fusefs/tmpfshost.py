@@ -132,7 +132,7 @@ class TmpfsHost(Host):
         if self._adopted:
             self._tmpfs = Tmpfs.adopt(private, self._target)
         else:
-            self._tmpfs = Tmpfs.create(private)
+            self._tmpfs = Tmpfs.create(private, selinux_context=self.place.selinux_context)
         self._carry_out(self.state.worker_ready())
 
     def _attach(self) -> None:

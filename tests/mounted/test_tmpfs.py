@@ -19,6 +19,7 @@ from fusefs.snapshot import FileSpec
 from harness.volumes import LIVE_FILES, PublishedVolume, content, specs
 
 if TYPE_CHECKING:
+    from fusefs.protocol import WantedFilesystem
     from harness.kubelet import KubeletRoot
     from harness.programs import Program
 
@@ -148,14 +149,14 @@ async def test_oversized_generation_is_refused(client: KeeperClient, kubelet: Ku
 
 @pytest.mark.parametrize("wanted", ["auto", "fuse", "tmpfs"])
 async def test_volume_of_the_reference_is_adopted(
-    client: KeeperClient, kubelet: KubeletRoot, wanted: str
+    client: KeeperClient, kubelet: KubeletRoot, wanted: WantedFilesystem
 ) -> None:
     """A pod's tmpfs is updated in place, whatever is asked for, and unmounted in the end."""
     pod_volume = kubelet.volume()
     pod_volume.prepare()
     write_as_the_reference(pod_volume.target, {"user": b"old", "gone/x": b"old"})
     before = kubelet.mounts()
-    options = VolumeOptions(filesystem=wanted)  # type: ignore[arg-type] - one of three
+    options = VolumeOptions(filesystem=wanted)
     volume = PublishedVolume(client, pod_volume, options=options)
     descriptor = os.open(pod_volume.target, os.O_RDONLY)  # as a container holds it
     shown = await volume.publish()

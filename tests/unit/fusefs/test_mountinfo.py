@@ -100,6 +100,21 @@ def test_mounts_of_others_are_not_ours(old: str, new: str) -> None:
     assert not only(OURS.replace(old, new)).is_ours
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("tmpfs akvfs", True),
+        ("tmpfs tmpfs", True),
+        ("tmpfs none", False),
+        ("ramfs tmpfs", False),
+        ("fuse.akvfs akvfs", False),
+    ],
+)
+def test_tmpfs_volumes_are_told_by_their_source(kind: str, *, expected: bool) -> None:
+    """Ours have our source, those of the reference driver the name of their type."""
+    assert only(OURS.replace("fuse.akvfs akvfs", kind)).is_tmpfs is expected
+
+
 def test_own_table_can_be_read() -> None:
     """The table of this process parses, and the root is in it."""
     assert "/" in {mount.target for mount in mounts()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from fusefs import mountinfo
+from fusefs import mountinfo, mounts
 from fusefs.emptying import empty, is_empty
 from fusefs.errors import TargetRefused
 from fusefs.mountinfo import parse
@@ -390,6 +390,60 @@ def test_mount_inside_the_target_is_refused(
     table_with(kubelet, monkeypatch, "9 {here} 0:9 / {mount}/a rw - tmpfs scratch rw")
     error = refusal(kubelet.remove)
     assert "has a mount inside it (at 'a'); unmount it" in str(error)
+
+
+FUSE = "fuse.akvfs akvfs"
+
+
+@pytest.mark.parametrize(
+    ("stack", "shows", "detached"),
+    [
+        pytest.param([], False, 0, id="nothing"),
+        pytest.param([FUSE], False, 0, id="dead"),
+        pytest.param(["tmpfs akvfs"], True, 0, id="ours"),
+        pytest.param(["tmpfs tmpfs", "tmpfs tmpfs"], True, 0, id="stacked"),
+        pytest.param(["tmpfs tmpfs", FUSE, FUSE], True, 2, id="below-dead-ones"),
+        pytest.param(["tmpfs tmpfs", "ext4 /dev/sda"], False, 0, id="below-a-foreign-one"),
+        pytest.param(["tmpfs scratch"], False, 0, id="foreign"),
+    ],
+)
+def test_tmpfs_is_found_below_dead_mounts(
+    kubelet: Kubelet,
+    monkeypatch: pytest.MonkeyPatch,
+    stack: list[str],
+    *,
+    shows: bool,
+    detached: int,
+) -> None:
+    """What a pod may be using is uncovered; nothing else is taken off on the way."""
+    below = "{here}"
+    lines = []
+    for number, kind in enumerate(stack, 1_000_000):
+        lines.append(f"{number} {below} 0:9 / {{mount}} rw - {kind} rw")
+        below = str(number)
+
+    def detach(*_: object) -> bool:
+        lines.pop()
+        table_with(kubelet, monkeypatch, *lines)
+        return True
+
+    monkeypatch.setattr(mounts, "detach_below", detach)
+    table_with(kubelet, monkeypatch, *lines)
+    target = kubelet.target()
+    assert target.shows_tmpfs() is shows
+    assert len(stack) - len(lines) == detached
+    target.close()
+
+
+def test_tmpfs_goes_only_from_a_volume_of_ours(
+    kubelet: Kubelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tmpfs as the reference driver mounts it may be another driver's."""
+    kubelet.mount.mkdir()
+    kubelet.write(driverName="other")
+    table_with(kubelet, monkeypatch, "9 {here} 0:9 / {mount} rw - tmpfs tmpfs rw")
+    error = refusal(kubelet.remove)
+    assert "vol_data.json" in str(error)
 
 
 # Emptying
