@@ -188,8 +188,14 @@ class Host(abc.ABC):
         if code:
             message = f"target {self.target_path!r} could not be emptied; see the keeper's log"
             self._carry_out(self.state.effect_failed(effects.ClearTarget(), VolumeFailed(message)))
-        else:
-            self._carry_out(self.state.target_cleared())
+            return
+        if self.left_in:
+            log.warning(
+                "a dead or frozen volume was detached; restart what still sees it: %s",
+                ", ".join(self.left_in),
+                extra=self._fields(),
+            )
+        self._carry_out(self.state.target_cleared())
 
     # The end
 

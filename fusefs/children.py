@@ -40,7 +40,7 @@ def _run(function: Callable[[], int]) -> NoReturn:
 def reset_signals() -> None:
     """Undo the keeper's signal handling in a child."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -33,12 +33,44 @@ _ERRORS: Final[dict[str, type[KeeperError]]] = {
 
 
 @attrs.frozen(kw_only=True)
+class VolumeOptions:
+    """What a volume shall be.
+
+    Attributes:
+        filesystem: Which file system; `auto` is FUSE, or a tmpfs where FUSE cannot be had.
+        user_namespace: Whether the pod has a user namespace of its own.
+        selinux_context: Its label; empty for the node's default.
+    """
+
+    filesystem: protocol.WantedFilesystem = "auto"
+    user_namespace: bool = False
+    selinux_context: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Shown:
+    """What a published volume is.
+
+    Attributes:
+        filesystem: Which file system.
+        reason: Why it is a tmpfs although it might be FUSE; empty otherwise.
+        restart: Containers that see what was there before until they are restarted.
+    """
+
+    filesystem: protocol.Filesystem
+    reason: str = ""
+    restart: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class PublishedVolume:
     """A volume as the keeper has it.
 
     Attributes:
         record: What the node server that published it wanted its successor to know.
-        worker_pid: None while a worker is being replaced.
+        worker_pid: None while a worker is being replaced, and for a tmpfs.
+        filesystem: Which file system.
+        reason: Why it is a tmpfs although it might be FUSE; empty otherwise.
         snapshot: Its newest generation; the caller closes it. None unless asked for.
     """
 
@@ -47,7 +79,12 @@ class PublishedVolume:
     generation: int
     record: bytes
     worker_pid: int | None
+    filesystem: protocol.Filesystem = "fuse"
+    reason: str = ""
     snapshot: Snapshot | None
+
+
+DEFAULTS: Final = VolumeOptions()
 
 
 class _Pending:
@@ -56,7 +93,7 @@ class _Pending:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.error: Exception | None = None
-        self.answer: protocol.Volumes | protocol.SnapshotOf | None = None
+        self.answer: protocol.Published | protocol.Volumes | protocol.SnapshotOf | None = None
         self.descriptors: list[int] = []
 
     def close_descriptors(self) -> None:
@@ -78,7 +115,15 @@ class KeeperClient:
         self._sending = trio.Lock()
         self._lost = trio.Event()
 
-    async def publish(self, volume_id: str, target: str, sealed: Sealed, *, record: bytes) -> None:
+    async def publish(
+        self,
+        volume_id: str,
+        target: str,
+        sealed: Sealed,
+        *,
+        record: bytes,
+        options: VolumeOptions = DEFAULTS,
+    ) -> Shown:
         """Mount a volume; afterwards `target` shows `sealed`.
 
         Published at this target already is fine, and leaves the content as it is.
@@ -88,11 +133,23 @@ class KeeperClient:
         """
         request = next(self._requests)
         generation = sealed.snapshot.generation
-        await self._ask(
-            protocol.Publish(request, volume_id, target, generation, sealed.plan, record),
-            [sealed.snapshot.fd],
+        message = protocol.Publish(
+            request,
+            volume_id,
+            target,
+            generation,
+            sealed.plan,
+            record,
+            options.filesystem,
+            options.user_namespace,
+            options.selinux_context,
         )
+        pending = await self._ask(message, [sealed.snapshot.fd])
         self._backups.recorded(volume_id, record)
+        answer = pending.answer
+        if not isinstance(answer, protocol.Published):
+            return Shown(filesystem="fuse")  # a keeper of an older release says no more
+        return Shown(filesystem=answer.filesystem, reason=answer.reason, restart=answer.restart)
 
     async def rotate(self, volume_id: str, sealed: Sealed, *, record: bytes) -> None:
         """Bring a generation in; afterwards every new open and walk sees it.
@@ -150,6 +207,8 @@ class KeeperClient:
                         generation=snapshot.generation if snapshot else state.generation,
                         record=state.record,
                         worker_pid=state.worker_pid,
+                        filesystem=state.filesystem,
+                        reason=state.reason,
                         snapshot=snapshot,
                     )
                 )
@@ -297,7 +356,7 @@ class KeeperClient:
         match message:
             case protocol.Refused():
                 pending.error = _error_of(message)
-            case protocol.Volumes() | protocol.SnapshotOf():
+            case protocol.Published() | protocol.Volumes() | protocol.SnapshotOf():
                 pending.answer = message
                 pending.descriptors, descriptors[:] = list(descriptors), []
         pending.answered.set()

@@ -8,18 +8,24 @@ import errno
 import os
 import select
 import stat
-from pathlib import Path
 from typing import Final, Self
 
 from fusefs import initmsg, mountinfo, mounts
 from fusefs.errors import KernelUnsupported, VolumeFailed
+from fusefs.privatemount import PrivateMount
 from fusefs.target import Target
 
 INIT_TIMEOUT_S: Final = 2.0
+_NEEDED_FOR: Final = {
+    initmsg.FUSE_HAS_RESEND: "FUSE RESEND (Linux 6.9 or newer has it), which --takeover=resend "
+    "asks for; set --takeover=auto",
+    initmsg.FUSE_ALLOW_IDMAP: "mapped ids in FUSE (Linux 6.12 or newer does), which a pod with "
+    "hostUsers: false needs; use hostUsers: true, or a tmpfs",
+}
 _DEVICE_NUMBER: Final = os.makedev(10, 229)  # of /dev/fuse, on every Linux
 
 
-class Connection:
+class Connection(PrivateMount):
     """One superblock, mounted at `private` in the keeper's mount namespace.
 
     Attributes:
@@ -32,13 +38,13 @@ class Connection:
         self, private: str, device: int, init_request: bytes, first_reply: bytes | None
     ) -> None:
         """Use `open` or `adopt` instead."""
-        self._private = Path(private)
+        super().__init__(private)
         self.device = device
         self.init_request = init_request
         self.first_reply = first_reply
 
     @classmethod
-    def open(cls, private: str) -> Self:
+    def open(cls, private: str, *, selinux_context: str = "") -> Self:
         """Mount a new superblock at `private`, which is made for it, and read INIT.
 
         Raises:
@@ -50,7 +56,7 @@ class Connection:
             device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
             undo.callback(os.close, device)
             undo.callback(mounts.abort_and_detach, private)
-            mounts.mount_fuse(device, private)
+            mounts.mount_fuse(device, private, selinux_context=selinux_context)
             made = cls(private, device, _read_init(device), None)
             undo.pop_all()
         return made
@@ -91,44 +97,17 @@ class Connection:
 
     def require(self, flags: int) -> None:
         """Raise `KernelUnsupported` unless the kernel offers `flags`."""
-        if flags & ~initmsg.offered_flags(self.init_request):
-            message = (
-                "this kernel does not offer FUSE RESEND (Linux 6.9 or newer has it), without which "
-                "a volume would not survive its worker; run this node on a newer kernel"
-            )
-            raise KernelUnsupported(message)
+        missing = flags & ~initmsg.offered_flags(self.init_request)
+        for flag, what in _NEEDED_FOR.items():
+            if missing & flag:
+                message = f"this kernel does not offer {what}"
+                raise KernelUnsupported(message)
 
     def is_dead(self) -> bool:
         """Return whether the kernel aborted the connection: its device then polls as an error."""
         poll = select.poll()
         poll.register(self.device, 0)
         return bool(poll.poll(0))
-
-    def open_mount(self) -> int:
-        """Return a descriptor of the private mount, without asking the worker anything."""
-        return mounts.open_mount(str(self._private))
-
-    def attach(self, target: Target) -> None:
-        """Make `target` show the volume, read-only.
-
-        Raises:
-            TargetRefused: Something that is not ours has come to be there.
-        """
-        mount = self.open_mount()
-        try:
-            directory = target.open()
-            try:
-                mounts.attach_read_only_clone(mount, directory)
-            finally:
-                os.close(directory)
-        finally:
-            os.close(mount)
-
-    def is_on(self, target: Target) -> bool:
-        """Return whether what `target` shows is this volume."""
-        private = str(self._private)
-        devices = {mount.device for mount in mountinfo.mounts() if mount.target == private}
-        return {mount.device for mount in target.mounts()[-1:]} == devices
 
     def set_writable(self, *, writable: bool) -> bool:
         """Let writes through the private mount reach the worker, or not.

@@ -81,7 +81,10 @@ class Fossil:
         """Answer the kernel until the connection ends; `answered` is called after each request."""
         buffer = bytearray(initmsg.READ_BUFFER_BYTES)
         while True:
-            await trio.lowlevel.wait_readable(device)
+            try:
+                await trio.lowlevel.wait_readable(device)
+            except trio.ClosedResourceError:  # the worker is to stop
+                return
             try:
                 length = os.readv(device, [buffer])
             except OSError as error:

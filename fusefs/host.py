@@ -1,21 +1,18 @@
-"""Carries out what a volume's state machine asks for: mounts, processes, descriptors.
+"""Carries out what a FUSE volume's state machine asks for: mounts, processes, descriptors."""
 
-Everything that one volume owns in the keeper hangs here, so that tearing it down is one place.
-"""
-
-import contextlib
 import functools
 import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
+from typing_extensions import override
 
 from fusefs import (
-    children,
     effects,
+    freeze,
     initmsg,
     plan,
     protocol,
@@ -25,11 +22,13 @@ from fusefs import (
     volume,
     worker,
 )
+from fusefs.basehost import Host, Owner, Place
 from fusefs.connection import Connection
 from fusefs.emptying import empty_target
-from fusefs.errors import FusefsError, VolumeFailed
+from fusefs.errors import VolumeFailed
+from fusefs.filesystems import WORKER_BYTES
 from fusefs.kept import KeptGenerations
-from fusefs.loop import Loop, Timer
+from fusefs.loop import Loop
 from fusefs.target import Target
 from fusefs.usage import Usage
 
@@ -37,23 +36,7 @@ log = logging.getLogger(__name__)
 
 READ_ONLY_RETRY_S: Final = 0.1
 SWEEP_S: Final = 5.0
-
-
-@attrs.frozen(kw_only=True)
-class Place:
-    """Where a volume lives in the keeper.
-
-    Attributes:
-        slot: The lowest free number; private directory and uid follow from it.
-        private: The directory of the private mount, in the keeper's mount namespace only.
-        uid: The worker's user and group id.
-        required_flags: INIT flags without which the kernel cannot carry a volume.
-    """
-
-    slot: int
-    private: str
-    uid: int
-    required_flags: int = initmsg.FUSE_HAS_RESEND
+DRAIN_S: Final = 2.0  # for readers that hold a file open while the volume is frozen
 
 
 @attrs.frozen(kw_only=True)
@@ -69,32 +52,10 @@ class Adopted:
     usage: int
 
 
-@attrs.frozen(kw_only=True)
-class Owner:
-    """Who hears of a volume.
+class VolumeHost(Host):
+    """One FUSE volume with all that it owns."""
 
-    Attributes:
-        answer: Answers a request.
-        announce: Tells what is to be held of the volume from now on.
-        closed: Called when nothing of the volume is left on the node.
-        gone: Called when its processes have ended too, so that their uid may be given away.
-    """
-
-    answer: Callable[[effects.Ticket, Exception | None], None]
-    announce: Callable[[protocol.KeeperNotice, tuple[int, ...]], None]
-    closed: Callable[["VolumeHost"], None]
-    gone: Callable[["VolumeHost"], None]
-
-
-class VolumeHost:
-    """One volume with all that it owns.
-
-    Attributes:
-        volume_id: The CSI volume id.
-        record: What a new node server needs to go on; opaque here.
-        kept: The generations held.
-        state: The state machine.
-    """
+    filesystem: ClassVar[protocol.Filesystem] = "fuse"
 
     def __init__(
         self,
@@ -110,17 +71,11 @@ class VolumeHost:
         adopted: Adopted | None = None,
     ) -> None:
         """Own `held` and `kept`, and what is adopted, from now on; `begin` starts the volume."""
-        self.volume_id = volume_id
-        self.record = record
-        self.place = place
-        self.kept = kept
-        self.state = state
-        self._loop = loop
-        self._target = held
-        self._owner = owner
+        super().__init__(
+            loop, place, held, kept, owner, volume_id=volume_id, record=record, state=state
+        )
         self._connection = adopted.connection if adopted else None
         self._usage = adopted.usage if adopted else Usage.create()
-        self._is_held = adopted is not None
         self._workers = succession.Succession(
             loop,
             self._assignment,
@@ -129,52 +84,32 @@ class VolumeHost:
             ),
             volume_id=volume_id,
         )
-        self._children = children.Children(loop)
-        self._timers: list[Timer] = []
 
     @property
-    def target_path(self) -> str:
-        """The target as kubelet named it."""
-        return self._target.path
-
-    @property
+    @override
     def worker_pid(self) -> int | None:
-        """The worker, None while it is being replaced."""
         return self._workers.pid
 
+    @property
+    @override
+    def memory_bytes(self) -> int:
+        return WORKER_BYTES + self.kept.size
+
+    @override
     def begin(self) -> None:
-        """Start to publish, or go on serving."""
         if self.state.is_shown:
             self.kept.supersede(self.state.acknowledged)
             self._later(SWEEP_S, self._sweep_and_reschedule)
-        self._carry_out(self.state.begin())
+        super().begin()
 
-    def publish_again(self, ticket: effects.Ticket) -> None:
-        """Answer when the target shows the volume; put it there again if somebody unmounted it.
-
-        Raises:
-            TargetRefused: Something else has come to be there.
-        """
-        if self.state.is_shown and not self._mounted.is_on(self._target):
-            log.warning("the target was unmounted; it is mounted again", extra=self._fields())
-            self._mounted.attach(self._target)
-        self._carry_out(self.state.publish_again(ticket))
-
+    @override
     def rotate(self, rotation: effects.Rotation) -> None:
-        """Bring in a generation that `kept` holds already."""
         if self.state.owed:
             log.info("events of %d files are lost", len(self.state.owed), extra=self._fields())
-        self._carry_out(self.state.rotate(rotation))
+        super().rotate(rotation)
 
-    def unpublish(self) -> None:
-        """Leave nothing of the volume."""
-        self._carry_out(self.state.unpublish())
-
-    # What is to be held of the volume elsewhere
-
+    @override
     def announce(self) -> None:
-        """Tell what is to be held of the volume, all of it."""
-        self._is_held = True
         plans = {rotation.generation: rotation.plan for rotation in self.state.under_way()}
         generations = self.kept.generations()
         backup = protocol.VolumeBackup(
@@ -207,19 +142,7 @@ class VolumeHost:
 
     # The state machine's effects
 
-    def _carry_out(self, wanted: list[effects.Effect]) -> None:
-        """Carry out each effect, also after one that failed: the answers come last."""
-        for effect in wanted:
-            name = type(effect).__name__
-            try:
-                self._carry_out_one(effect)
-            except (OSError, FusefsError) as error:
-                log.warning("%s failed: %s", name, error, extra=self._fields())
-                self._carry_out(self.state.effect_failed(effect, error))
-            except Exception as error:  # a defect of ours, and yet the request must be answered
-                log.exception("%s failed", name, extra=self._fields())
-                self._carry_out(self.state.effect_failed(effect, error))
-
+    @override
     def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         match effect:
             case effects.ClearTarget():
@@ -253,28 +176,27 @@ class VolumeHost:
                 self._owner.answer(ticket, error)
             case effects.RetryLater(delay_s=delay):
                 self._later(delay, lambda: self._carry_out(self.state.retry()))
+            case effects.Fossilize():
+                self._fossilize()
+            case effects.Fill():
+                self._fill()
+            case effects.Drain():
+                self._workers.tell(protocol.Drain())
+                self._later(DRAIN_S, self._drained)
+            case effects.LetGo():
+                self._tear_down(keep_target=True)
             case effects.TearDown():
                 self._tear_down()
 
-    def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        self._timers = [timer for timer in self._timers if timer.callback is not None]
-        self._timers.append(self._loop.call_later(delay_s, callback))
-
     @property
+    @override
     def _mounted(self) -> Connection:
         if self._connection is None:
-            self._connection = Connection.open(self.place.private)
+            self._connection = Connection.open(
+                self.place.private, selinux_context=self.place.selinux_context
+            )
             self._connection.require(self.place.required_flags)
         return self._connection
-
-    # Target
-
-    def _target_cleared(self, code: int) -> None:
-        if code:
-            message = f"target {self.target_path!r} could not be emptied; see the keeper's log"
-            self._carry_out(self.state.effect_failed(effects.ClearTarget(), VolumeFailed(message)))
-        else:
-            self._carry_out(self.state.target_cleared())
 
     # The worker
 
@@ -298,7 +220,23 @@ class VolumeHost:
             primed=self.state.primed,
             uid=self.place.uid,
             keeper=os.getpid(),
+            user_namespace=self._user_namespace,
+            journaled=self._is_journaled,
+            per_second=self.place.per_second,
         )
+
+    @property
+    def _is_journaled(self) -> bool:
+        if self.place.takeover == "auto":
+            offered = initmsg.offered_flags(self._mounted.init_request)
+            return not offered & initmsg.FUSE_HAS_RESEND
+        return self.place.takeover == "journal"
+
+    @property
+    def _user_namespace(self) -> bool:
+        """Whether ids may be mapped; what the first worker told the kernel holds for ever."""
+        first = self._mounted.first_reply
+        return initmsg.allows_idmap(first) if first else self.place.user_namespace
 
     def _worker_ready(self, reply: bytes) -> None:
         self._mounted.first_reply = self._mounted.first_reply or reply
@@ -314,6 +252,10 @@ class VolumeHost:
                 self._carry_out(self.state.rejected(generation, text))
             case protocol.Dropped(generations=generations):
                 self._drop(generations, spare=self.state.spared())
+            case protocol.Freezing():
+                self._carry_out(self.state.worker_freezes())
+            case protocol.Drained():
+                self._drained()
 
     def _worker_ended(self, lived_s: float) -> None:
         if self._mounted.is_dead():
@@ -405,32 +347,35 @@ class VolumeHost:
         if idle:
             self._workers.tell(protocol.Drop(tuple(idle), forced=False))
 
+    # Freezing
+
+    def _fossilize(self) -> None:
+        """Let no write through, which drops names from the kernel's cache; so it comes first."""
+        if not self._mounted.set_writable(writable=False):
+            message = "a file is still open for writing"
+            raise VolumeFailed(message)
+        self._workers.tell(protocol.Freeze())
+
+    def _fill(self) -> None:
+        device = self._mounted.device
+        snapshots = [fd for _, fd in self.kept.descriptors(up_to=self.state.served)]
+        self._start_child(
+            lambda: freeze.fill(device, snapshots),
+            lambda code: self._carry_out(self.state.filled(succeeded=code == 0)),
+            descriptors=(device, *snapshots),
+        )
+
+    def _drained(self) -> None:
+        self._carry_out(self.state.drained())
+
     # The end
 
-    def _tear_down(self) -> None:
-        """Leave nothing: the connection first, the target last, and no path on the mount ever."""
-        for timer in self._timers:
-            timer.cancel()
-        with contextlib.ExitStack() as last:
-            # In reverse order, and each of them whatever happens to the others.
-            last.callback(self._owner.closed, self)
-            last.callback(self._target.close)
-            last.callback(self.kept.close)
-            last.callback(os.close, self._usage)
-            last.callback(self._abandon)
-            if self._is_held:
-                last.callback(self._owner.announce, protocol.LetGo(self.volume_id), ())
-            last.callback(self._target.detach)
-            if self._connection is not None:
-                last.callback(self._connection.close)
+    @override
+    def _unmount(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
+    @override
     def _abandon(self) -> None:
-        """End all processes; the last of them that is reaped gives the volume's place free."""
-
-        def children_gone() -> None:
-            self._owner.gone(self)
-
-        self._workers.abandon(lambda: self._children.abandon(children_gone))
-
-    def _fields(self) -> dict[str, str]:
-        return {"volume_id": self.volume_id}
+        os.close(self._usage)
+        self._workers.abandon(super()._abandon)

@@ -63,6 +63,14 @@ def relayed(reply: bytes, offered: int, *, user_namespace: bool) -> bytes:
     return bytes(edited)
 
 
+def allows_idmap(reply: bytes) -> bool:
+    """Return whether a reply to INIT, as the kernel got it, lets ids be mapped."""
+    low, high = (
+        struct.unpack_from("=I", reply, at)[0] for at in (_REPLY_FLAGS_AT, _REPLY_FLAGS2_AT)
+    )
+    return bool(low & FUSE_INIT_EXT and high << 32 & FUSE_ALLOW_IDMAP)
+
+
 def error(unique: int, number: int) -> bytes:
     """Return the reply that a request has failed."""
     return _OUT_HEADER.pack(_OUT_HEADER.size, -number, unique)

@@ -64,6 +64,7 @@ class Keeper:
             announce=self.sessions.announce,
         )
         self._given_back = backup.Incoming()
+        self._publishing: dict[effects.Ticket, str] = {}  # requests, and the volumes that they name
         self._listener = Listener(config.socket, self.sessions.add)
 
     def serve(self) -> None:
@@ -84,9 +85,15 @@ class Keeper:
     def _handle_signals(self) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writing)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)
-        self._loop.watch(reading, self._loop.stop)
+        self._loop.watch(reading, functools.partial(self._signalled, reading))
+
+    def _signalled(self, reading: int) -> None:
+        if signal.SIGUSR1 in os.read(reading, 64):
+            self._volumes.freeze(self._loop.stop)
+        else:
+            self._loop.stop()
 
     def _close(self) -> None:
         """End. Mounts that pods use stay, dead: an empty directory would look like no secrets."""
@@ -121,8 +128,16 @@ class Keeper:
             self._answer(ticket, VolumeFailed("internal error; see the keeper's log"))
 
     def _answer(self, ticket: effects.Ticket, error: Exception | None) -> None:
+        published = self._volumes.get(self._publishing.pop(ticket, ""))
         if error is None:
-            self._send(ticket, protocol.Done(ticket.request))
+            self._send(
+                ticket,
+                protocol.Done(ticket.request)
+                if published is None
+                else protocol.Published(
+                    ticket.request, published.filesystem, published.reason, published.left_in
+                ),
+            )
             return
         layout = isinstance(error, TargetRefused) and error.layout
         name = type(error).__name__
@@ -214,6 +229,8 @@ class Keeper:
                 generation=host.state.newest,
                 record=host.record,
                 worker_pid=host.worker_pid,
+                filesystem=host.filesystem,
+                reason=host.reason,
             )
             for host in self._volumes.shown()
         )
@@ -228,6 +245,7 @@ class Keeper:
     def _publish(
         self, ticket: effects.Ticket, message: protocol.Publish, descriptors: list[int]
     ) -> None:
+        self._publishing[ticket] = message.volume_id
         known = self._volumes.get(message.volume_id)
         if known is not None:
             if known.target_path != message.target:

@@ -58,10 +58,11 @@ def mount_private_root(path: str) -> None:
     syscalls.mount(None, path, None, syscalls.MS_PRIVATE)
 
 
-def mount_fuse(device: int, path: str) -> None:
+def mount_fuse(device: int, path: str, *, selinux_context: str = "") -> None:
     """Mount a new FUSE superblock served through `device` at `path`; it starts read-only.
 
-    ``default_permissions`` lets the kernel check modes, ``allow_other`` lets every uid reach them.
+    ``default_permissions`` lets the kernel check modes, ``allow_other`` lets every uid reach them,
+    and where SELinux is on, `selinux_context` labels every file.
     """
     context = syscalls.fsopen("fuse")
     try:
@@ -73,6 +74,7 @@ def mount_fuse(device: int, path: str) -> None:
             ("rootmode", "40000"),
             ("user_id", "0"),
             ("group_id", "0"),
+            *([("context", selinux_context)] if selinux_context else []),
         ):
             syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, key, value)
         for flag in ("allow_other", "default_permissions", "ro"):

@@ -91,7 +91,8 @@ class Publish(Message, frozen=True):
     """Mount a volume; answered with `Published`. Descriptor: the snapshot.
 
     `auto` is FUSE, or a tmpfs where FUSE cannot be had. A tmpfs that is found at the target stays
-    one: a pod may be using it.
+    one: a pod may be using it. `user_namespace` says that the pod has one of its own; an empty
+    `selinux_context` asks for the node's default.
     """
 
     request: int
@@ -101,6 +102,8 @@ class Publish(Message, frozen=True):
     plan: bytes
     record: bytes
     filesystem: WantedFilesystem = "auto"
+    user_namespace: bool = False
+    selinux_context: str = ""
 
 
 class Rotate(Message, frozen=True):
@@ -156,11 +159,15 @@ class Done(Message, frozen=True):
 
 
 class Published(Message, frozen=True):
-    """The target shows the volume; `reason` tells why it is no FUSE volume if it might be one."""
+    """The target shows the volume; `reason` tells why it is no FUSE volume if it might be one.
+
+    Containers in `restart` still see what was there before, and will until they are restarted.
+    """
 
     request: int
     filesystem: Filesystem
     reason: str
+    restart: tuple[str, ...] = ()
 
 
 class Refused(Message, frozen=True):

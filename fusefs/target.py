@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from fusefs import mountinfo, mounts, syscalls
+from fusefs import mountinfo, mounts, sightings, syscalls
 from fusefs.errors import TargetRefused
 
 _CSI: Final = "kubernetes.io~csi"
@@ -104,10 +104,15 @@ class KubeletRoot:
 
 @attrs.define
 class Target:
-    """A target whose parent is held; `close` lets go of it."""
+    """A target whose parent is held; `close` lets go of it.
+
+    Attributes:
+        left_in: Containers that go on seeing what was detached here, until they are restarted.
+    """
 
     path: str
     parent: int
+    left_in: set[str] = attrs.field(factory=set, init=False)
     name: ClassVar[str] = _MOUNT
 
     def open(self) -> int:
@@ -129,17 +134,30 @@ class Target:
                 if error.errno != errno.EXDEV:
                     message = f"target {self.path!r}: {_describe(error, 'it')}"
                     raise TargetRefused(message) from error
-                self._detach_ours()
+                self.left_in.update(sightings.containers_seeing(self._detach_ours()))
 
-    def _detach_ours(self) -> None:
+    def shows_tmpfs(self) -> bool:
+        """Return whether a tmpfs volume is there, which a pod may be using.
+
+        Dead mounts of ours above it are detached.
+        """
+        while (stack := self.mounts()) and stack[-1].is_ours:
+            if not any(mount.is_tmpfs for mount in stack):
+                return False
+            self.left_in.update(sightings.containers_seeing(self._detach_ours()))
+        return bool(stack) and stack[-1].is_tmpfs
+
+    def _detach_ours(self) -> mountinfo.Mount:
+        """Detach the uppermost mount; a tmpfs only where kubelet prepared a volume for us."""
         stack = self.mounts()
-        if not stack or not stack[-1].is_ours:
+        if not stack or not (stack[-1].is_ours or stack[-1].is_tmpfs):
             whose = f"{stack[-1].filesystem}, source {stack[-1].source!r}" if stack else "unknown"
             message = f"target {self.path!r} holds a mount that is not ours ({whose}); unmount it"
             raise TargetRefused(message)
         if not mounts.detach_below(self.parent, _MOUNT):
             message = f"target {self.path!r}: the mount on it changed meanwhile; try again"
             raise TargetRefused(message)
+        return stack[-1]
 
     def mounts(self) -> list[mountinfo.Mount]:
         """Return what is stacked on the target, lowest first."""
@@ -187,7 +205,9 @@ class Target:
         Raises:
             TargetRefused: A mount, or something else, that is not ours is in the way.
         """
-        while self.mounts():
+        while stack := self.mounts():
+            if stack[-1].is_tmpfs and stack[-1].source != mountinfo.SOURCE:
+                _check_volume_data(self.parent, self.path, volume_id=volume_id, driver=driver)
             self._detach_ours()
         try:
             os.rmdir(_MOUNT, dir_fd=self.parent)

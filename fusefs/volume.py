@@ -8,7 +8,7 @@ every ticket is answered exactly once.
 
     clearing -> starting -> priming -> settling -> serving <-> swapping -> touching -> notifying
         |          |           |          |           |                                   |
-        +----------+-----------+----------+-----------+--------- closed <-----------------+
+        +----------+-----------+----------+-----------+--> closed <--- freezing <---------+
 
 A volume that is adopted from a keeper before begins in `serving` or `swapping`.
 
@@ -26,9 +26,13 @@ from fusefs.effects import (
     Attach,
     ClearTarget,
     Discard,
+    Drain,
     Effect,
     EndPriming,
     EndTouch,
+    Fill,
+    Fossilize,
+    LetGo,
     ReplaceWorker,
     RetryLater,
     Rotation,
@@ -40,6 +44,7 @@ from fusefs.effects import (
     Ticket,
 )
 from fusefs.errors import InvalidMessage, KeeperError, VolumeFailed, VolumeUnknown
+from fusefs.freezing import Freezing
 
 MAX_START_FAILURES: Final = 3
 FIRST_BACKOFF_S: Final = 0.05
@@ -59,6 +64,7 @@ Phase = Literal[
     "swapping",
     "touching",
     "notifying",
+    "freezing",
     "closed",
 ]
 
@@ -87,6 +93,8 @@ class Volume:
         self._queue: deque[Rotation] = deque()
         self._failures = 0
         self._owed: tuple[str, ...] = ()
+        self._to_freeze = False
+        self._freezing = Freezing()
 
     @classmethod
     def adopted(cls, acknowledged: int, rotations: Sequence[Rotation]) -> Self:
@@ -188,8 +196,10 @@ class Volume:
                 return [StartPriming()]
             case "settling":
                 return [EndPriming()]
+            case "freezing":
+                return self._freezing.begin()
             case _:
-                return []
+                return self._next_rotation()
 
     def primed_by_child(self, *, succeeded: bool) -> list[Effect]:
         """Take note that the priming child has ended."""
@@ -223,10 +233,14 @@ class Volume:
         """Take a new generation in, after those before it."""
         if self.phase == "closed":
             return [Answer(rotation.ticket, _unpublished())]
+        if self._to_freeze:
+            return [Answer(rotation.ticket, _frozen())]
         self._queue.append(rotation)
         return self._next_rotation()
 
     def _next_rotation(self) -> list[Effect]:
+        if self._to_freeze and self.phase == "serving":
+            return self._begin_to_freeze()
         if self.phase != "serving" or not self._queue:
             return []
         ended = [EndTouch(finished=True)] if self.rotation else []
@@ -295,22 +309,62 @@ class Volume:
 
     def retry(self) -> list[Effect]:
         """Try again what did not work; the wait may have been for an earlier rotation."""
+        if self.phase == "freezing":
+            return self._freezing.begin() if self._worker_ready else []
         if self._unfinished and self.phase == "serving":
             self._unfinished = False
             return [EndTouch(finished=True)]
-        if self._touching or not self.rotation:
-            return []
+        return [] if self._touching or not self.rotation else self._retry_rotation(self.rotation)
+
+    def _retry_rotation(self, rotation: Rotation) -> list[Effect]:
         match self.phase:
             case "swapping" if self._unsent:
                 self._unsent = False
-                return [SendSwap(self.rotation)]
+                return [SendSwap(rotation)]
             case "touching":
-                return self._touch(self.rotation)
+                return self._touch(rotation)
             case "serving" if self._owed:
                 self.phase = "notifying"
-                return self._touch(self.rotation, self._owed)
+                return self._touch(rotation, self._owed)
             case _:
                 return []
+
+    # Freezing
+
+    def freeze(self) -> list[Effect]:
+        """Let the volume outlive this process, once what is under way is done. There is no return.
+
+        One that no pod has seen yet is given up.
+        """
+        if self._publishing:
+            return self._give_up(_frozen())
+        self._to_freeze = True
+        waiting = [rotation.ticket for rotation in self._queue]
+        self._queue.clear()
+        return [*(Answer(ticket, _frozen()) for ticket in waiting), *self._next_rotation()]
+
+    def _begin_to_freeze(self) -> list[Effect]:
+        if not self._worker_ready:
+            return []
+        self.phase = "freezing"
+        self.rotation = None
+        self._owed = ()
+        return [EndTouch(finished=True), *self._freezing.begin()]
+
+    def worker_freezes(self) -> list[Effect]:
+        """Take note that the worker gives out no handle any more."""
+        return self._freezing.worker_freezes() if self.phase == "freezing" else []
+
+    def filled(self, *, succeeded: bool) -> list[Effect]:
+        """Take note that the child that fills the kernel's caches has ended."""
+        return self._freezing.filled(succeeded=succeeded) if self.phase == "freezing" else []
+
+    def drained(self) -> list[Effect]:
+        """Let go: nobody uses a handle any more, or for too long."""
+        found = self._freezing.drained() if self.phase == "freezing" else []
+        if found:
+            self.phase = "closed"
+        return found
 
     # Trouble and the end
 
@@ -320,6 +374,7 @@ class Volume:
             return []
         ready, self._worker_ready = self._worker_ready, False
         self._unsent = False
+        self._freezing.worker_died()
         if ready and not self._publishing:
             # It served, so its successor can: somebody killed it, or a request did.
             self._failures = 0
@@ -349,11 +404,19 @@ class Volume:
             self._unsent = True
         if effect == EndTouch(finished=True):
             self._unfinished = True
+        if isinstance(effect, Fossilize | Fill | Drain):
+            self._freezing.effect_failed()
         return [RetryLater(TOUCH_RETRY_S), *self._next_rotation()]
 
     def connection_lost(self) -> list[Effect]:
-        """Let go: somebody aborted the connection, nothing can serve it any more."""
-        return self._give_up(VolumeFailed("its FUSE connection was aborted; publish it again"))
+        """Let go: somebody aborted the connection, nothing can serve it any more.
+
+        The target stays, dead, for the next publish to repair: an empty directory would look like
+        no secrets.
+        """
+        shown = self.is_shown
+        found = self._give_up(VolumeFailed("its FUSE connection was aborted; publish it again"))
+        return [LetGo() if shown and effect == TearDown() else effect for effect in found]
 
     def unpublish(self) -> list[Effect]:
         """End the volume, in whatever phase it is."""
@@ -370,6 +433,10 @@ class Volume:
         self._publishing = []
         self._queue.clear()
         return [TearDown(), *(Answer(ticket, error) for ticket in waiting)]
+
+
+def _frozen() -> KeeperError:
+    return VolumeFailed("the keeper ends and freezes its volumes; publish it again")
 
 
 def _unpublished() -> KeeperError:

@@ -5,8 +5,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from fusefs import effects, protocol
+import attrs
+
+from fusefs import effects, filesystems, initmsg, protocol, selinux
 from fusefs.backup import Backup
+from fusefs.basehost import Host, Owner, Place
 from fusefs.config import MAX_VOLUMES, Config
 from fusefs.connection import Connection
 from fusefs.errors import (
@@ -17,10 +20,12 @@ from fusefs.errors import (
     VolumeFailed,
     VolumeUnknown,
 )
-from fusefs.host import Adopted, Owner, Place, VolumeHost
+from fusefs.filesystems import Choice
+from fusefs.host import Adopted, VolumeHost
 from fusefs.kept import KeptGenerations
 from fusefs.loop import Loop
-from fusefs.target import KubeletRoot
+from fusefs.target import KubeletRoot, Target
+from fusefs.tmpfshost import TmpfsHost
 from fusefs.usage import Usage
 from fusefs.volume import Volume
 
@@ -58,20 +63,21 @@ class Volumes:
             answer=answer,
             announce=announce,
             closed=self._closed,
-            gone=lambda host: self._slots.remove(host.place.slot),
+            gone=self._gone,
         )
-        self._volumes: dict[str, VolumeHost] = {}
+        self._volumes: dict[str, Host] = {}
         self._slots: set[int] = set()  # each while a process with its uid lives
+        self._frozen: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._volumes)
 
-    def get(self, volume_id: str) -> VolumeHost | None:
+    def get(self, volume_id: str) -> Host | None:
         """Return a volume, if it is published."""
         return self._volumes.get(volume_id)
 
-    def known(self, volume_id: str) -> VolumeHost:
+    def known(self, volume_id: str) -> Host:
         """Return a volume that is published.
 
         Raises:
@@ -82,7 +88,7 @@ class Volumes:
             raise VolumeUnknown(message)
         return self._volumes[volume_id]
 
-    def shown(self) -> Iterator[VolumeHost]:
+    def shown(self) -> Iterator[Host]:
         """Iterate over a copy of those that their targets show."""
         return iter([host for host in self._volumes.values() if host.state.is_shown])
 
@@ -97,6 +103,9 @@ class Volumes:
         self, message: protocol.Publish, descriptors: list[int], ticket: effects.Ticket
     ) -> None:
         """Begin with a new volume; `ticket` is answered when the target shows it."""
+        if self._frozen is not None:
+            text = "this keeper ends and takes no volume; ask again when its successor serves"
+            raise VolumeFailed(text)
         self.check_target_is_free(message.volume_id, message.target)
         with contextlib.ExitStack() as undo:
             kept = KeptGenerations()
@@ -106,18 +115,62 @@ class Volumes:
                 message.target, volume_id=message.volume_id, driver=self._config.driver
             )
             undo.callback(held.close)
-            host = VolumeHost(
-                self._loop,
+            place = attrs.evolve(
                 self._free_place(),
-                held,
-                kept,
-                self._owner,
-                volume_id=message.volume_id,
-                record=message.record,
-                state=Volume(message.generation, ticket),
+                user_namespace=message.user_namespace,
+                selinux_context=selinux.context_of(message.selinux_context, on=selinux.is_on()),
             )
+            host: Host
+            match self._choose(message, held, place, kept):
+                case Choice(filesystem="tmpfs", reason=reason, found=found):
+                    host = TmpfsHost(
+                        self._loop,
+                        place,
+                        held,
+                        kept,
+                        self._owner,
+                        volume_id=message.volume_id,
+                        record=message.record,
+                        state=Volume(message.generation, ticket),
+                        reason=reason,
+                        adopted=found,
+                    )
+                case _:
+                    host = VolumeHost(
+                        self._loop,
+                        place,
+                        held,
+                        kept,
+                        self._owner,
+                        volume_id=message.volume_id,
+                        record=message.record,
+                        state=Volume(message.generation, ticket),
+                    )
             undo.pop_all()
         self._begin(host)
+
+    def _choose(
+        self, message: protocol.Publish, held: Target, place: Place, kept: KeptGenerations
+    ) -> Choice:
+        """Return which file system a new volume gets."""
+        taken = sum(host.memory_bytes for host in self._volumes.values())
+        budget = self._config.memory_budget
+        choice = filesystems.choose(
+            filesystems.Request(
+                wanted=message.filesystem,
+                found=held.shows_tmpfs(),
+                needed_bytes=filesystems.WORKER_BYTES + kept.size,
+                free_bytes=None if budget is None else budget - taken,
+                required_flags=place.required_flags
+                | (initmsg.FUSE_ALLOW_IDMAP if place.user_namespace else 0),
+            ),
+            place.private,
+        )
+        if choice.reason:
+            log.warning(
+                "the volume is a tmpfs: %s", choice.reason, extra={"volume_id": message.volume_id}
+            )
+        return choice
 
     def adopt(self, backup: Backup) -> VolumeHost:
         """Go on with a volume that a keeper before served. The backup stays the caller's.
@@ -167,7 +220,7 @@ class Volumes:
         self._begin(host)
         return host
 
-    def _begin(self, host: VolumeHost) -> None:
+    def _begin(self, host: Host) -> None:
         self._slots.add(host.place.slot)
         self._volumes[host.volume_id] = host
         host.begin()
@@ -188,11 +241,32 @@ class Volumes:
             private=f"{self._private}/{slot}",
             uid=self._config.worker_uid_base + slot,
             required_flags=self._config.required_flags,
+            takeover=self._config.takeover,
+            per_second=self._config.per_second,
         )
 
-    def _closed(self, host: VolumeHost) -> None:
+    def freeze(self, frozen: Callable[[], None]) -> None:
+        """Leave every volume readable without any process, as its content is now.
+
+        `frozen` is called when there is no volume and no process of one any more.
+        """
+        log.warning("freezing %d volumes", len(self._volumes))
+        self._frozen = frozen
+        for host in list(self._volumes.values()):
+            host.freeze()
+        self._check_frozen()
+
+    def _check_frozen(self) -> None:
+        if self._frozen is not None and not self._slots:
+            self._frozen()
+
+    def _closed(self, host: Host) -> None:
         if self._volumes.get(host.volume_id) is host:
             del self._volumes[host.volume_id]
+
+    def _gone(self, host: Host) -> None:
+        self._slots.remove(host.place.slot)
+        self._check_frozen()
 
 
 def take_snapshot(kept: KeptGenerations, generation: int, descriptors: list[int]) -> None:

@@ -108,6 +108,12 @@ class KubeletRoot:
             directory=self.path / "pods" / uid / "volumes" / "kubernetes.io~csi" / name,
         )
 
+    def prepared(self) -> PodVolume:
+        """Return a volume of a new pod, as it is when kubelet calls."""
+        volume = self.volume()
+        volume.prepare()
+        return volume
+
     def mounts(self) -> list[mountinfo.Mount]:
         """Return the mounts below the root, lowest first."""
         below = f"{self.path}/"

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 
-from fusefs import mountinfo
 from fusefs.client import connect
 from harness.load import load, summary
 from harness.volumes import PublishedVolume, bind_file, content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from harness.kubelet import KubeletRoot
     from harness.programs import Program
@@ -66,6 +65,21 @@ async def freeze(keeper: Program) -> None:
             await trio.sleep(0.01)
 
 
+@contextlib.contextmanager
+def container(target: Path, path: Path) -> Iterator[str]:
+    """Run a process that has `target` mounted at `path`, as a container does; return its name."""
+    path.mkdir()
+    script = 'mount --bind "$0" "$1" && echo && exec sleep 60'
+    command = [*NEW_NAMESPACE, "sh", "-c", script, str(target), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            yield f"process {process.pid} (sleep)"
+        finally:
+            process.kill()
+
+
 @contextlib.asynccontextmanager
 async def successor(
     published: PublishedVolume, keeper: Program, keeper_socket: Path
@@ -101,12 +115,12 @@ async def test_frozen_volume_needs_no_process(
         assert bound.read_bytes() == content("pass", 4)
         subprocess.run(["ls", "-lR"], cwd=published.target, check=True, timeout=10)
         subprocess.run(["cp", "-aL", ".", tmp_path / "copy"], cwd=published.target, check=True)
-        async with successor(published, keeper, keeper_socket):
-            assert connection_of(kubelet) == connection
-            published.close()
-            await published.publish()
-            assert len(kubelet.mounts()) == 1
-            assert (published.target / "user").read_bytes() == content("user", 1)
+    async with successor(published, keeper, keeper_socket):
+        assert connection_of(kubelet) == connection
+        published.close()
+        assert (await published.publish()).restart == ()
+        assert len(kubelet.mounts()) == 1
+        assert (published.target / "user").read_bytes() == content("user", 1)
 
 
 @pytest.mark.timeout(60)
@@ -138,3 +152,34 @@ async def test_freeze_fails_no_reader(
             await sessions.enter_async_context(successor(published, keeper, keeper_socket))
             published.close()
             await published.publish()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.timeout(60)
+async def test_repair_names_what_must_restart(
+    keeper: Program, keeper_socket: Path, kubelet: KubeletRoot, tmp_path: Path, *, frozen: bool
+) -> None:
+    """A publish over a frozen or dead mount tells which containers go on seeing it."""
+    async with connect(str(keeper_socket)) as client:
+        volume = PublishedVolume(client, kubelet.prepared())
+        await volume.publish()
+    before = connection_of(kubelet)
+    with container(volume.target, tmp_path / "container") as name:
+        if frozen:
+            await freeze(keeper)
+        else:
+            keeper.kill()
+            keeper_socket.unlink()
+            with pytest.raises(OSError, match="not connected|abort"):
+                (volume.target / "user").stat()
+        assert not holders(before)
+        async with successor(volume, keeper, keeper_socket):
+            volume.close()
+            assert (await volume.publish()).restart == (name,)
+            assert connection_of(kubelet) != before
+            assert f"restart what still sees it: {name}" in keeper.log
+            assert (volume.target / "user").read_bytes() == content("user", 1)
+            assert (await volume.publish()).restart == (name,)
+            await volume.unpublish()
+            volume.close()
+    assert not kubelet.mounts()
