@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -21,6 +22,7 @@ class VirtualLoop(Loop):
         self.close()
         self._now = 0.0
         self._due: list[Timer] = []
+        self._numbers = itertools.count()
 
     @override
     def now(self) -> float:
@@ -28,15 +30,15 @@ class VirtualLoop(Loop):
 
     @override
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(self._now + seconds, len(self._due), callback)
+        timer = Timer(self._now + seconds, next(self._numbers), callback)
         self._due.append(timer)
         return timer
 
     def advance(self, seconds: float) -> None:
         """Let time pass and call back what comes due, each in its moment."""
         end = self._now + seconds
-        while waiting := [one for one in self._due if one.callback and one.due <= end]:
-            self._fire(min(waiting), max(self._now, min(waiting).due))
+        while self._due and min(self._due).due <= end:
+            self._fire(min(self._due))
         self._now = end
 
     def stand_still(self, seconds: float) -> None:
@@ -44,8 +46,9 @@ class VirtualLoop(Loop):
         self._now += seconds
         self.advance(0.0)
 
-    def _fire(self, timer: Timer, moment: float) -> None:
-        self._now = moment
+    def _fire(self, timer: Timer) -> None:
+        self._due.remove(timer)
+        self._now = max(self._now, timer.due)
         callback, timer.callback = timer.callback, None
         if callback is not None:
             callback()
