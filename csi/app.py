@@ -95,6 +95,7 @@ def wire(
             interval=config.poll_interval,
             floor=config.poll_interval_floor,
         ),
+        filesystem=config.filesystem,
         admit=cluster.admission.admit if cluster else admit_all,
         on_changed=cluster.statuses.note if cluster else None,
     )

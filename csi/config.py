@@ -15,6 +15,7 @@ import click
 from typing_extensions import override
 
 from csi.durations import parse_duration
+from csi.options import FILESYSTEMS, Filesystem
 
 _UNIX: Final = "unix://"
 _MAX_THREADS: Final = 1024
@@ -35,6 +36,7 @@ class Config:
         poll_interval: Seconds between two refreshes of a class that does not say.
         poll_interval_floor: What a class may not go below.
         rotation_jitter: By how much of itself an interval grows on this node.
+        filesystem: What volumes are whose class does not say; with `fuse`, all of them.
         threads: How many CSI calls run at once; publishes get half of them.
     """
 
@@ -53,6 +55,7 @@ class Config:
     poll_interval: float
     poll_interval_floor: float
     rotation_jitter: float
+    filesystem: Filesystem = "auto"
     threads: int = 64
     provider_timeout: float = _PROVIDER_TIMEOUT_S
     log_level: str = "info"
@@ -156,6 +159,13 @@ _FOLDER: Final = "directory"
     help="By how much of itself an interval grows, another part on each node.",
 )
 @click.option(
+    "--filesystem",
+    type=click.Choice(FILESYSTEMS),
+    default="auto",
+    help="What volumes are whose class does not say: FUSE, tmpfs, or FUSE where it can be had. "
+    "With fuse, no class may say otherwise.",
+)
+@click.option(
     "--max-call-recv-msg-size",
     type=click.IntRange(1),
     default=4 << 20,
@@ -200,6 +210,7 @@ def _config(options: dict[str, Any]) -> Config:
         poll_interval=options["rotation_poll_interval"],
         poll_interval_floor=options["rotation_poll_interval_floor"],
         rotation_jitter=options["rotation_jitter"],
+        filesystem=options["filesystem"],
         threads=options["grpc_threads"],
         log_level=options["log_level"],
         log_json=options["log_format_json"],

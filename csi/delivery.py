@@ -18,10 +18,12 @@ from csi.errors import ContentTooLarge, InvariantViolated, MountFailed
 from csi.fetch import Content, Fetcher
 from csi.grouping import Groups
 from csi.keeper import Keeper
-from csi.record import encode_record
+from csi.options import Filesystem
+from csi.record import decode_options, encode_record
 from csi.records import Credentials, PublishRequest, TargetPath, VolumeId, VolumeSpec
 from csi.schedule import Schedule
 from csi.volumes import Registry, State, Volume
+from fusefs.client import Shown, VolumeOptions
 from fusefs.errors import (
     InvalidSnapshot,
     InvalidTree,
@@ -66,6 +68,7 @@ class Delivery:
         schedule: Schedule,
         fetcher: Fetcher,
         rotation: RotationPolicy,
+        filesystem: Filesystem = "auto",
         admit: Callable[[VolumeSpec], Awaitable[None]] = admit_all,
         on_changed: Callable[[VolumeSpec], None] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
@@ -77,6 +80,7 @@ class Delivery:
             schedule: When they are due.
             fetcher: Where content comes from.
             rotation: How often it is asked for.
+            filesystem: What volumes are whose class does not say; with `fuse`, all of them.
             admit: Asked before a volume is published; raises if it must not be.
             on_changed: Told of a volume that may show something else, or is gone.
             now_ns: Dates new content.
@@ -85,6 +89,7 @@ class Delivery:
         self._schedule = schedule
         self._fetcher = fetcher
         self._rotation = rotation
+        self._filesystem = filesystem
         self._admit = admit
         self._on_changed = on_changed or (lambda _: None)
         self._now_ns = now_ns
@@ -110,9 +115,12 @@ class Delivery:
         except BaseException:
             self._registry.forget(volume)
             raise
-        record = encode_record(spec, content.versions)
+        options = VolumeOptions(filesystem=self._filesystem_of(spec, content))
+        record = encode_record(spec, content.versions, options)
         try:
-            await keeper.publish(spec.volume_id, spec.target, sealed, record=record)
+            shown = await keeper.publish(
+                spec.volume_id, spec.target, sealed, record=record, options=options
+            )
         except BaseException as error:
             sealed.snapshot.close()
             await self._undo(keeper, volume, error)  # noqa: ASYNC102 - it shields itself
@@ -124,6 +132,7 @@ class Delivery:
             "volume published",
             extra=_fields(spec) | {logkeys.GENERATION: sealed.snapshot.generation},
         )
+        _warn_of_fallback(spec, shown)
 
     async def refresh(self, keeper: Keeper, volume: Volume) -> None:
         """Fetch the content of a shown volume and bring it in if it is new.
@@ -154,9 +163,12 @@ class Delivery:
         """
         previous = _snapshot(volume)
         sealed = seal(list(_specs_of(previous)), previous=previous, now_ns=self._now_ns())
-        record = encode_record(volume.spec, volume.versions)
+        options = decode_options(volume.record)
+        record = encode_record(volume.spec, volume.versions, options)
         try:
-            await keeper.publish(volume.volume_id, volume.spec.target, sealed, record=record)
+            shown = await keeper.publish(
+                volume.volume_id, volume.spec.target, sealed, record=record, options=options
+            )
         except BaseException:
             sealed.snapshot.close()
             raise
@@ -164,6 +176,7 @@ class Delivery:
         log.warning(
             "volume published again after the loss of its keeper", extra=_fields(volume.spec)
         )
+        _warn_of_fallback(volume.spec, shown)
 
     async def remove(self, keeper: Keeper, volume_id: VolumeId, target: TargetPath) -> None:
         """Take a volume away from its target; absent is fine.
@@ -193,7 +206,7 @@ class Delivery:
 
     async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> None:
         previous = _snapshot(volume)
-        record = encode_record(volume.spec, content.versions)
+        record = encode_record(volume.spec, content.versions, decode_options(volume.record))
         if not differs(content.files, previous):
             if record != volume.record:
                 await keeper.update_record(volume.volume_id, record)
@@ -245,6 +258,17 @@ class Delivery:
             self._schedule.add(volume.volume_id, group, interval, now)
         self._schedule.succeeded(volume.volume_id, interval, now)
 
+    def _filesystem_of(self, spec: VolumeSpec, content: Content) -> Filesystem:
+        asked = content.options.filesystem
+        if self._filesystem != "fuse":
+            return asked or self._filesystem
+        if asked == "tmpfs":
+            log.warning(
+                "the class asks for a tmpfs, which --filesystem=fuse does not allow; it is FUSE",
+                extra=_fields(spec),
+            )
+        return "fuse"
+
     def _interval(self, spec: VolumeSpec, content: Content) -> float:
         asked = content.options.poll_interval
         if asked is None:
@@ -279,6 +303,14 @@ def _specs_of(snapshot: Snapshot) -> list[FileSpec]:
         )
         for entry in snapshot.entries()
     ]
+
+
+def _warn_of_fallback(spec: VolumeSpec, shown: Shown) -> None:
+    if shown.reason:
+        log.warning(
+            "the volume is a tmpfs: neither live nor audited",
+            extra=_fields(spec) | {logkeys.ERROR: shown.reason},
+        )
 
 
 def _fields(spec: VolumeSpec) -> dict[str, object]:

@@ -15,7 +15,7 @@ import trio
 from typing_extensions import override
 
 from csi import logkeys
-from fusefs.client import PublishedVolume
+from fusefs.client import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.errors import KeeperUnavailable, Superseded
 from fusefs.snapshot import Sealed
 
@@ -36,7 +36,15 @@ T = TypeVar("T")
 class Keeper(Protocol):
     """One session with the keeper: `fusefs.client.KeeperClient`, or a fake."""
 
-    async def publish(self, volume_id: str, target: str, sealed: Sealed, *, record: bytes) -> None:
+    async def publish(
+        self,
+        volume_id: str,
+        target: str,
+        sealed: Sealed,
+        *,
+        record: bytes,
+        options: VolumeOptions = DEFAULTS,
+    ) -> Shown:
         """Mount a volume; done already is fine."""
         ...
 
@@ -201,8 +209,18 @@ class _Session(Keeper):
         self._error: KeeperUnavailable | Superseded | None = None
 
     @override
-    async def publish(self, volume_id: str, target: str, sealed: Sealed, *, record: bytes) -> None:
-        await self._ask(lambda: self._keeper.publish(volume_id, target, sealed, record=record))
+    async def publish(
+        self,
+        volume_id: str,
+        target: str,
+        sealed: Sealed,
+        *,
+        record: bytes,
+        options: VolumeOptions = DEFAULTS,
+    ) -> Shown:
+        return await self._ask(
+            lambda: self._keeper.publish(volume_id, target, sealed, record=record, options=options)
+        )
 
     @override
     async def rotate(self, volume_id: str, sealed: Sealed, *, record: bytes) -> None:

@@ -6,7 +6,7 @@ attributes are left out, and none of them is passed to the provider.
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal, cast
 
 import attrs
 
@@ -20,8 +20,9 @@ PREFIX: Final = "akvfs/"
 FILESYSTEM: Final = "akvfs/filesystem"
 POLL_INTERVAL: Final = "akvfs/rotationPollInterval"
 ON_REVOKED: Final = "akvfs/onRevoked"
+Filesystem = Literal["auto", "fuse", "tmpfs"]
+FILESYSTEMS: Final[tuple[Filesystem, ...]] = ("auto", "fuse", "tmpfs")
 # What can be had today, of what the option will know.
-_FILESYSTEMS: Final = ("auto", "fuse")
 _ON_REVOKED: Final = ("keep",)
 
 
@@ -31,9 +32,11 @@ class ClassOptions:
 
     Attributes:
         poll_interval: Seconds between two refreshes; None leaves it to the node server's flag.
+        filesystem: What its volumes are; None leaves it to the node server's flag.
     """
 
     poll_interval: float | None = None
+    filesystem: Filesystem | None = None
 
 
 def split_parameters(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -49,14 +52,17 @@ def parse_options(namespace: str, name: str, ours: Mapping[str, str]) -> ClassOp
     Raises:
         ClassUnusable: An option has a value that cannot be followed.
     """
-    _check_choice(namespace, name, ours, FILESYSTEM, _FILESYSTEMS)
+    _check_choice(namespace, name, ours, FILESYSTEM, FILESYSTEMS)
     _check_choice(namespace, name, ours, ON_REVOKED, _ON_REVOKED)
     for key in ours.keys() - {FILESYSTEM, POLL_INTERVAL, ON_REVOKED}:
         log.warning(
             "unknown option in a class is ignored",
             extra={logkeys.CLASS: f"{namespace}/{name}", logkeys.KEY: key},
         )
-    return ClassOptions(poll_interval=_poll_interval(namespace, name, ours.get(POLL_INTERVAL)))
+    return ClassOptions(
+        poll_interval=_poll_interval(namespace, name, ours.get(POLL_INTERVAL)),
+        filesystem=cast("Filesystem | None", ours.get(FILESYSTEM)),  # checked above
+    )
 
 
 def _check_choice(

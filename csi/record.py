@@ -4,9 +4,13 @@ It is opaque to the keeper and holds no credentials: those come with the next re
 version may add fields; unknown ones are ignored, so the record is readable both ways.
 """
 
+from typing import Literal
+
+import attrs
 import msgspec
 
 from csi.records import ObjectVersion, TargetPath, VolumeId, VolumeSpec
+from fusefs.client import DEFAULTS, VolumeOptions
 
 
 class _Record(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -15,10 +19,17 @@ class _Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     attributes: dict[str, str]
     group: int | None = None
     versions: list[tuple[str, str]] = []
+    filesystem: Literal["auto", "fuse", "tmpfs"] = DEFAULTS.filesystem
+    user_namespace: bool = DEFAULTS.user_namespace
+    selinux_context: str = DEFAULTS.selinux_context
 
 
-def encode_record(spec: VolumeSpec, versions: tuple[ObjectVersion, ...]) -> bytes:
-    """Return the record of a volume that shows `versions`."""
+def encode_record(
+    spec: VolumeSpec,
+    versions: tuple[ObjectVersion, ...],
+    options: VolumeOptions = DEFAULTS,
+) -> bytes:
+    """Return the record of a volume that shows `versions` and was published with `options`."""
     return msgspec.json.encode(
         _Record(
             volume_id=spec.volume_id,
@@ -26,6 +37,7 @@ def encode_record(spec: VolumeSpec, versions: tuple[ObjectVersion, ...]) -> byte
             attributes=dict(spec.attributes),
             group=spec.group,
             versions=[(version.id, version.version) for version in versions],
+            **attrs.asdict(options),
         )
     )
 
@@ -44,3 +56,16 @@ def decode_record(record: bytes) -> tuple[VolumeSpec, tuple[ObjectVersion, ...]]
         group=decoded.group,
     )
     return spec, tuple(ObjectVersion(*version) for version in decoded.versions)
+
+
+def decode_options(record: bytes) -> VolumeOptions:
+    """Return what the volume was published with, or the default if `record` is none of ours."""
+    try:
+        decoded = msgspec.json.decode(record, type=_Record)
+    except ValueError:
+        return DEFAULTS
+    return VolumeOptions(
+        filesystem=decoded.filesystem,
+        user_namespace=decoded.user_namespace,
+        selinux_context=decoded.selinux_context,
+    )

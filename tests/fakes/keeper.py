@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from fakes.kubelet import ROOT
-from fusefs.client import PublishedVolume
+from fusefs.client import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.errors import KeeperUnavailable, Superseded, TargetRefused, VolumeUnknown
 from fusefs.snapshot import Sealed, Snapshot
 
@@ -28,6 +28,7 @@ class KeptVolume:
     target: str
     snapshot: Snapshot
     record: bytes
+    options: VolumeOptions = DEFAULTS
 
     def shown(self) -> dict[str, bytes]:
         """Return what a pod would read."""
@@ -42,6 +43,7 @@ class FakeKeeper:
         calls: Every call that changes something, by name.
         hook: Called with the name of a call before and after its effect; may raise or wait.
         listening: False: nobody listens at the socket.
+        no_fuse: Why volumes that may be are a tmpfs; empty where they need not be.
     """
 
     def __init__(self, *, root: str = ROOT) -> None:
@@ -51,6 +53,7 @@ class FakeKeeper:
         self.calls: list[str] = []
         self.hook: Callable[[str, Moment], Awaitable[None]] | None = None
         self.listening = True
+        self.no_fuse = ""
         self.sessions: list[FakeSession] = []
 
     @asynccontextmanager
@@ -92,7 +95,15 @@ class FakeSession:
         self._keeper = keeper
         self.lost = trio.Event()
 
-    async def publish(self, volume_id: str, target: str, sealed: Sealed, *, record: bytes) -> None:
+    async def publish(
+        self,
+        volume_id: str,
+        target: str,
+        sealed: Sealed,
+        *,
+        record: bytes,
+        options: VolumeOptions = DEFAULTS,
+    ) -> Shown:
         """Serve a volume; at the same target already is fine."""
         await self._begin("publish")
         known = self._keeper.kept.get(volume_id)
@@ -102,6 +113,7 @@ class FakeSession:
                 target=target,
                 snapshot=_copy(sealed.snapshot),
                 record=record,
+                options=options,
             )
         elif known.target != target:
             message = f"volume {volume_id!r} is published at {known.target!r}"
@@ -109,6 +121,9 @@ class FakeSession:
         else:
             known.record = record
         await self._end("publish")
+        reason = self._keeper.no_fuse if options.filesystem == "auto" else ""
+        tmpfs = options.filesystem == "tmpfs" or reason
+        return Shown(filesystem="tmpfs" if tmpfs else "fuse", reason=reason)
 
     async def rotate(self, volume_id: str, sealed: Sealed, *, record: bytes) -> None:
         """Bring in a newer generation; an older one is fine and ignored."""

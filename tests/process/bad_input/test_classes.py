@@ -87,10 +87,10 @@ ROWS: Final = [
     ),
     row(
         "unavailable-filesystem",
-        parameters={**OBJECTS, "akvfs/filesystem": "tmpfs"},
-        starts="option 'tmpfs' is not available in shop/bad",
+        parameters={**OBJECTS, "akvfs/filesystem": "ramfs"},
+        starts="option 'ramfs' is not available in shop/bad",
         field='spec.parameters["akvfs/filesystem"]',
-        remedy="use one of: auto, fuse",
+        remedy="use one of: auto, fuse, tmpfs",
     ),
     row(
         "interval-without-unit",

@@ -270,11 +270,11 @@ CLASSES = [
     ),
     ClassRow(
         name="file system that is not available",
-        parameters="{a: b, akvfs/filesystem: tmpfs}",
+        parameters="{a: b, akvfs/filesystem: ramfs}",
         code="FAILED_PRECONDITION",
-        starts="option 'tmpfs' is not available in shop/vault",
+        starts="option 'ramfs' is not available in shop/vault",
         field='spec.parameters["akvfs/filesystem"]',
-        remedy="use one of: auto, fuse",
+        remedy="use one of: auto, fuse, tmpfs",
     ),
 ]
 

@@ -85,6 +85,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         "--rotation-poll-interval-floor=1s",
         "--rotation-jitter=0.5",
         "--grpc-threads=8",
+        "--filesystem=tmpfs",
         "--log-format-json",
         "--log-level=debug",
     )
@@ -94,6 +95,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     assert config.kubelet_root == "/var/lib/kubelet"
     assert (config.poll_interval, config.poll_interval_floor) == (5400.0, 1.0)
     assert (config.rotation_jitter, config.threads) == (0.5, 8)
+    assert config.filesystem == "tmpfs"
     assert (config.log_json, config.log_level) == (True, "debug")
 
 
@@ -107,6 +109,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         ("--enable-secret-rotation=maybe", "not a valid boolean"),
         ("--kubelet-root=kubelet", "must be an absolute path"),
         ("--max-call-recv-msg-size=0", "x>=1"),
+        ("--filesystem=ramfs", "'auto', 'fuse', 'tmpfs'"),
         ("--grpc-threads=1", "2<=x<=1024"),
     ],
 )

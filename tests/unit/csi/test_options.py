@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from csi.durations import parse_duration
+from csi.errors import ClassUnusable
 from csi.options import parse_options, split_parameters
 
 
@@ -49,7 +50,14 @@ def test_unknown_option_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records] == ["unknown option in a class is ignored"]
 
 
-@pytest.mark.parametrize("value", ["auto", "fuse"])
-def test_available_filesystems_are_accepted(value: str) -> None:
-    """What can be had is no error."""
-    assert parse_options("shop", "vault", {"akvfs/filesystem": value}).poll_interval is None
+@pytest.mark.parametrize("value", ["auto", "fuse", "tmpfs"])
+def test_filesystem_of_a_class_is_taken(value: str) -> None:
+    """Each file system can be asked for; none is asked for by default."""
+    assert parse_options("shop", "vault", {"akvfs/filesystem": value}).filesystem == value
+    assert parse_options("shop", "vault", {}).filesystem is None
+
+
+def test_unknown_filesystem_is_refused() -> None:
+    """The error names the field and what may be asked for."""
+    with pytest.raises(ClassUnusable, match=r"spec\.parameters.*use one of: auto, fuse, tmpfs"):
+        parse_options("shop", "vault", {"akvfs/filesystem": "ramfs"})

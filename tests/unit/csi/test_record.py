@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csi.record import decode_record, encode_record
+from csi.record import decode_options, decode_record, encode_record
 from csi.records import ObjectVersion, TargetPath, VolumeId, VolumeSpec
+from fusefs.client import VolumeOptions
 
 SPECS = st.builds(
     VolumeSpec,
@@ -17,13 +18,23 @@ SPECS = st.builds(
     attributes=st.dictionaries(st.text(), st.text()),
     group=st.none() | st.integers(0, 2**32 - 2),
 )
+OPTIONS = st.builds(
+    VolumeOptions,
+    filesystem=st.sampled_from(["auto", "fuse", "tmpfs"]),
+    user_namespace=st.booleans(),
+    selinux_context=st.text(),
+)
 VERSIONS = st.lists(st.builds(ObjectVersion, st.text(), st.text())).map(tuple)
 
 
-@given(SPECS, VERSIONS)
-def test_record_reads_back(spec: VolumeSpec, versions: tuple[ObjectVersion, ...]) -> None:
+@given(SPECS, VERSIONS, OPTIONS)
+def test_record_reads_back(
+    spec: VolumeSpec, versions: tuple[ObjectVersion, ...], options: VolumeOptions
+) -> None:
     """What was written is what a new node server reads."""
-    assert decode_record(encode_record(spec, versions)) == (spec, versions)
+    record = encode_record(spec, versions, options)
+    assert decode_record(record) == (spec, versions)
+    assert decode_options(record) == options
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
