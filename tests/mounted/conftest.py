@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -13,7 +14,8 @@ from harness.volumes import PublishedVolume
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+
+WITH_HARNESS: Final = {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 @pytest.fixture
@@ -30,10 +32,28 @@ def keeper_socket(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, kubelet: KubeletRoot, keeper_socket: Path) -> Iterator[Program]:
+def takeover() -> str:
+    """Say how workers take over."""
+    return "auto"
+
+
+@pytest.fixture
+def keeper_command(kubelet: KubeletRoot, keeper_socket: Path, takeover: str) -> list[str]:
+    """Say how the keeper is started: with no limit that a busy reader could come to."""
+    return [
+        "fusefs",
+        f"--socket={keeper_socket}",
+        f"--kubelet-root={kubelet.path}",
+        f"--takeover={takeover}",
+        "--requests-per-second=1000000",
+    ]
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, keeper_command: list[str], keeper_socket: Path) -> Iterator[Program]:
     """Run a keeper."""
-    arguments = ["fusefs", "--socket", str(keeper_socket), "--kubelet-root", str(kubelet.path)]
-    with Program("keeper", arguments, log=tmp_path / "keeper.log") as program:
+    log = tmp_path / "keeper.log"
+    with Program("keeper", keeper_command, log=log, environment=WITH_HARNESS) as program:
         program.wait_until(keeper_socket.exists, "the control socket is there")
         yield program
 
