@@ -35,9 +35,10 @@ class FakeWorker:
     primed: bool
     plan: bytes | None = None
     ready: bool = False
+    fossil: bool = False
     outcome: tuple[int, bool] | None = None
-    inbox: list[effects.EndPriming | effects.SendSwap | effects.EndTouch] = attrs.field(
-        factory=list
+    inbox: list[effects.EndPriming | effects.SendSwap | effects.EndTouch | effects.Fossilize] = (
+        attrs.field(factory=list)
     )
 
     def adopt(self, rotation: effects.Rotation) -> None:
@@ -59,6 +60,13 @@ class FakeChild:
 
 
 @attrs.define
+class FakeFill:
+    """A child that fills the kernel's caches, and the worker that it began with."""
+
+    worker: FakeWorker | None
+
+
+@attrs.define
 class FakeHost:
     """One volume's host.
 
@@ -69,6 +77,7 @@ class FakeHost:
         discarded: Those that a worker rejected.
         answers: Every answer that was given, in order.
         phases: Every phase that the volume came to, in order.
+        cached: Whether the kernel has all of the volume from a worker that gives out no handles.
     """
 
     volume: Volume
@@ -78,6 +87,8 @@ class FakeHost:
     clearing: int = 0
     priming: int = 0
     touches: list[FakeChild] = attrs.field(factory=list)
+    filling: FakeFill | None = None
+    cached: bool = False
     timers: list[effects.Effect] = attrs.field(factory=list)
     kept: set[int] = attrs.field(factory=lambda: {1})
     discarded: set[int] = attrs.field(factory=set)
@@ -100,17 +111,18 @@ class FakeHost:
     def _may_fail(self, effect: effects.Effect) -> None:
         if isinstance(effect, effects.Answer | effects.RetryLater) or self.fails_after is None:
             return  # these two only note something
-        if isinstance(effect, effects.SendSwap | effects.EndPriming) and self.worker is None:
+        sent = effects.SendSwap | effects.EndPriming | effects.Drain
+        if isinstance(effect, sent) and self.worker is None:
             return  # nothing to send, nothing to fail
         self.fails_after -= 1
         if self.fails_after < 0:
             self.fails_after = None
-            if isinstance(effect, effects.TearDown):
-                self._tear_down()
+            if isinstance(effect, effects.TearDown | effects.LetGo):
+                self._tear_down(keep_target=isinstance(effect, effects.LetGo))
             message = f"{type(effect).__name__} is refused"
             raise Refused(message)
 
-    def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901 - one case an effect
+    def _carry_out_one(self, effect: effects.Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         match effect:
             case effects.ClearTarget():
                 self.clearing += 1
@@ -127,7 +139,16 @@ class FakeHost:
             case effects.StartTouch(rotation=rotation, only=only):
                 assert not self.touches, "two touch children at a time"
                 self.touches.append(FakeChild(rotation, only))
-            case effects.EndPriming() | effects.SendSwap() | effects.EndTouch():
+            case effects.Fill():
+                assert self.filling is None, "two children that fill the caches"
+                self.filling = FakeFill(self.worker)
+            case effects.Drain():
+                self.timers.append(effect)
+            case effects.LetGo():
+                self._tear_down(keep_target=True)
+            case (
+                effects.EndPriming() | effects.SendSwap() | effects.EndTouch() | effects.Fossilize()
+            ):
                 if self.worker is not None:
                     self.worker.inbox.append(effect)
             case effects.Discard(generation=generation):
@@ -147,11 +168,13 @@ class FakeHost:
         if rotation:
             self.worker.adopt(rotation)
 
-    def _tear_down(self) -> None:
+    def _tear_down(self, *, keep_target: bool = False) -> None:
         assert not self.torn_down, "torn down twice"
         self.torn_down = True
-        self.target = "absent"
+        if not keep_target:
+            self.target = "absent"
         self.worker = None
+        self.filling = None
         self.clearing = self.priming = 0
         self.touches.clear()
         self.timers.clear()
@@ -173,6 +196,8 @@ class FakeHost:
             found.append(("primed", self.end_priming))
         if self.touches and self.worker and self.worker.ready:
             found.append(("touch", self.let_touch))
+        if self.filling and self.worker and self.worker.ready:
+            found.append(("caches filled", self.end_filling))
         found.extend(
             (f"timer {number}", lambda number=number: self.fire(number))  # type: ignore[misc]
             for number in range(len(self.timers))
@@ -205,6 +230,9 @@ class FakeHost:
                 self.worker.adopt(rotation)
             case effects.EndTouch(finished=finished):
                 self.worker.plan = None if finished else self.worker.plan
+            case effects.Fossilize():
+                self.worker.fossil = True
+                self.carry_out(self.volume.worker_freezes())
 
     def let_worker_speak(self) -> None:
         """Let the worker say what became of the generation it was told of."""
@@ -247,10 +275,20 @@ class FakeHost:
         self.touches.pop(0)
         self.carry_out(self.volume.touch_ended(busy=busy))
 
+    def end_filling(self, *, succeeded: bool = True) -> None:
+        """End the child that fills the caches; what counts is read from one fossil."""
+        child, self.filling = self.filling, None
+        assert child is not None
+        whole = child.worker is not None and child.worker is self.worker and child.worker.fossil
+        self.cached = self.cached or (succeeded and whole)
+        self.carry_out(self.volume.filled(succeeded=succeeded))
+
     def fire(self, number: int) -> None:
         """Let a timer come due."""
         match self.timers.pop(number):
             case effects.StartWorker():
                 self.carry_out([effects.StartWorker()])
+            case effects.Drain():
+                self.carry_out(self.volume.drained())
             case _:
                 self.carry_out(self.volume.retry())

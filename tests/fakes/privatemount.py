@@ -46,8 +46,9 @@ class FakeConnection:
         self.dead = False
 
     @classmethod
-    def open(cls, private: str) -> Self:
-        """Make a new one."""
+    def open(cls, private: str, *, selinux_context: str = "") -> Self:
+        """Make a new one; where there is no SELinux, it has no label."""
+        assert not selinux_context
         return cls(private)
 
     def _note(self, what: str) -> None:

@@ -29,10 +29,11 @@ LEGAL: Final[dict[Phase, set[Phase]]] = {
     "starting": {"priming"},
     "priming": {"settling"},
     "settling": {"serving", "swapping"},
-    "serving": {"swapping", "notifying"},
-    "swapping": {"touching", "serving", "swapping"},
+    "serving": {"swapping", "notifying", "freezing"},
+    "swapping": {"touching", "serving", "swapping", "freezing"},
     "touching": {"notifying"},
-    "notifying": {"serving", "swapping"},
+    "notifying": {"serving", "swapping", "freezing"},
+    "freezing": set(),
     "closed": set(),
 }
 # Most runs begin with a volume that is served: six calm steps bring it up.
@@ -58,6 +59,7 @@ class VolumeLife(RuleBasedStateMachine):
         self.host = FakeHost(Volume(1, self.new_ticket()))
         self.volume = self.host.volume
         self.acknowledged = 1
+        self.to_freeze = self.aborted = False
         self.host.carry_out(self.volume.begin())
 
     def new_ticket(self) -> effects.Ticket:
@@ -111,6 +113,14 @@ class VolumeLife(RuleBasedStateMachine):
         if now:
             self.host.carry_out(self.volume.unpublish())
 
+    @rule(now=RARELY, then=THEN)
+    def freeze(self, then: int, *, now: bool) -> None:
+        """Let the volume outlive its keeper; the request may come again."""
+        if now:
+            self.to_freeze = True
+            self.host.carry_out(self.volume.freeze())
+            self.go_on(then)
+
     # The world
 
     @precondition(lambda self: self.host.choices())
@@ -152,6 +162,13 @@ class VolumeLife(RuleBasedStateMachine):
         if now:
             self.host.end_priming(succeeded=False)
 
+    @precondition(lambda self: self.host.filling)
+    @rule(then=THEN)
+    def filling_fails(self, then: int) -> None:
+        """End the child that fills the kernel's caches with a failure."""
+        self.host.end_filling(succeeded=False)
+        self.go_on(then)
+
     @precondition(lambda self: self.host.clearing)
     @rule(now=RARELY)
     def clearing_fails(self, *, now: bool) -> None:
@@ -165,6 +182,7 @@ class VolumeLife(RuleBasedStateMachine):
         """Let somebody abort the FUSE connection; the worker ends with it."""
         if now:
             self.host.worker = None
+            self.aborted = True
             self.host.carry_out(self.volume.connection_lost())
 
     @rule(fails_after=st.integers(0, 6), now=RARELY)
@@ -218,6 +236,12 @@ class VolumeLife(RuleBasedStateMachine):
         published = any(not answer.error for answer in self.host.answers)
         assert self.host.torn_down or not published or self.host.target == "shown"
 
+    @invariant()
+    def what_is_left_is_cached(self) -> None:
+        """A target that nobody serves any more is whole in the kernel's caches, or aborted."""
+        left = self.host.torn_down and self.host.target == "shown"
+        assert not left or self.aborted or (self.to_freeze and self.host.cached)
+
     @override
     def teardown(self) -> None:
         """In a world where nothing breaks any more, everything comes to its end."""
@@ -227,6 +251,7 @@ class VolumeLife(RuleBasedStateMachine):
         assert not self.host.choices(), "the world does not come to rest"
         assert {answer.ticket for answer in self.host.answers} == set(self.asked)
         if self.volume.phase != "closed":
+            assert not self.to_freeze
             assert self.volume.phase == "serving"
             assert self.volume.rotation is None
             worker = self.host.worker
