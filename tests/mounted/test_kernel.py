@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from fusefs.client import connect
+from fusefs.client import VolumeOptions, connect
 from fusefs.errors import KernelUnsupported
 from harness.programs import Program
 from harness.volumes import PublishedVolume
@@ -29,7 +29,7 @@ async def test_kernel_without_resend_is_named(
         async with connect(str(keeper_socket)) as client:
             pod_volume = kubelet.volume()
             pod_volume.prepare()
-            volume = PublishedVolume(client, pod_volume)
+            volume = PublishedVolume(client, pod_volume, options=VolumeOptions(filesystem="fuse"))
             with pytest.raises(KernelUnsupported, match=r"RESEND.*6\.9"):
                 await volume.publish()
             assert not await client.volumes()
