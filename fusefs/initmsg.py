@@ -64,10 +64,14 @@ def relayed(reply: bytes, offered: int, *, user_namespace: bool) -> bytes:
 
 
 def allows_idmap(reply: bytes) -> bool:
-    """Return whether a reply to INIT, as the kernel got it, lets ids be mapped."""
-    low, high = (
-        struct.unpack_from("=I", reply, at)[0] for at in (_REPLY_FLAGS_AT, _REPLY_FLAGS2_AT)
-    )
+    """Return whether a reply to INIT, as the kernel got it, lets ids be mapped.
+
+    A reply that is given back may be anything; one that is too short allows nothing.
+    """
+    if len(reply) < _REPLY_FLAGS2_AT + 4:
+        return False
+    (low,) = struct.unpack_from("=I", reply, _REPLY_FLAGS_AT)
+    (high,) = struct.unpack_from("=I", reply, _REPLY_FLAGS2_AT)
     return bool(low & FUSE_INIT_EXT and high << 32 & FUSE_ALLOW_IDMAP)
 
 

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from fusefs import protocol
+from fusefs import initmsg, protocol
 from fusefs.nodeids import PRIME_NAME
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class FakeConnection:
         (self.private / PRIME_NAME.decode()).touch()
         (self.private / "..data").symlink_to("..1")
         self.device = os.open("/dev/null", os.O_RDWR)
-        self.init_request = b"INIT"
+        self.init_request = initmsg.IN_HEADER.pack(60, initmsg.OPCODE_INIT, *(0,) * 7) + bytes(20)
         self.first_reply: bytes | None = None
         self.done: list[str] = []
         self.failing: dict[str, Exception] = {}

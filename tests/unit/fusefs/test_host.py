@@ -11,7 +11,7 @@ import pytest
 
 from fakes.privatemount import FakeConnection, FakeWorkerProcess
 from fakes.trees import specs
-from fusefs import children, effects, host, protocol, sandbox, succession
+from fusefs import children, effects, freeze, host, protocol, sandbox, succession
 from fusefs.errors import KernelUnsupported, TargetRefused, VolumeFailed, VolumeUnknown
 from fusefs.host import Owner, Place, VolumeHost
 from fusefs.kept import KeptGenerations
@@ -200,7 +200,10 @@ def test_successor_is_forked_with_what_holds(world: World, announced: list[str])
 
 
 def test_aborted_connection_ends_the_volume(world: World, announced: list[str]) -> None:
-    """A worker that ends because its connection was aborted has no successor."""
+    """A worker that ends because its connection was aborted has no successor.
+
+    The dead mount stays at the target, for the next publish to repair.
+    """
     announced.append("the worker ended with 0")
     world.publish()
     ticket = world.rotate(2)
@@ -210,7 +213,47 @@ def test_aborted_connection_ends_the_volume(world: World, announced: list[str]) 
     assert found == ticket
     assert isinstance(error, VolumeFailed)
     assert world.closed == 1
-    assert not world.mount.exists()
+    assert world.mount.exists()
+
+
+def test_frozen_volume_stays_at_its_target(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First no writes, then no handles, then a child that reads it all, then nobody is left."""
+    world.publish()
+    looked = world.path / "looked"
+    monkeypatch.setattr(freeze, "fill", lambda *_: looked.write_text(str(os.getpid())) * 0)
+    world.host.freeze()
+    assert (world.connection.done[-1], world.worker.told[-1]) == ("ro", protocol.Freeze())
+    world.worker.say(protocol.Freezing())
+    world.until(lambda: world.worker.told[-1] == protocol.Drain())
+    assert int(looked.read_text()) != os.getpid(), "it waits for itself where it serves a mount"
+    world.worker.say(protocol.Drained())
+    assert (world.closed, world.gone) == (1, 1)
+    assert world.notices[-1] == protocol.LetGo("v")
+    assert world.mount.exists()
+
+
+def test_busy_file_is_waited_for_in_a_freeze(world: World, announced: list[str]) -> None:
+    """A superblock that cannot be read-only yet is tried again; readers notice nothing."""
+    announced.append("Fossilize failed: a file is still open for writing")
+    world.publish()
+    world.connection.failing["busy"] = OSError(errno.EBUSY, "busy")
+    world.host.freeze()
+    assert protocol.Freeze() not in world.worker.told
+    del world.connection.failing["busy"]
+    world.until(lambda: world.worker.told[-1] == protocol.Freeze())
+
+
+def test_held_file_does_not_stop_a_freeze(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that fails has a successor, and a file that a pod never closes is not waited for."""
+    monkeypatch.setattr(host, "DRAIN_S", 0.01)
+    monkeypatch.setattr(freeze, "fill", lambda *_: int(not (world.path / "sound").exists()))
+    world.publish()
+    world.host.freeze()
+    world.worker.say(protocol.Freezing())
+    world.until(lambda: world.worker.told.count(protocol.Freeze()) == 2)
+    (world.path / "sound").touch()
+    world.worker.say(protocol.Freezing())
+    world.until(lambda: world.closed)
 
 
 def test_lying_worker_keeps_what_is_needed(world: World) -> None:

@@ -15,6 +15,7 @@ from fusefs.initmsg import (
     FUSE_INIT_EXT,
     FUSE_MAX_PAGES,
     OPCODE_INIT,
+    allows_idmap,
     invalidate_content,
     invalidate_entry,
     offered_flags,
@@ -78,6 +79,9 @@ def test_idmap_is_asked_for_pods_that_need_it(low: int, high: int) -> None:
     assert relayed(reply(low, high), without, user_namespace=True) == reply(low, high)
     edited = relayed(reply(low, high), FUSE_INIT_EXT | FUSE_ALLOW_IDMAP, user_namespace=True)
     assert edited == reply(low | FUSE_INIT_EXT, high | FUSE_ALLOW_IDMAP >> 32)
+    assert allows_idmap(edited)
+    assert not allows_idmap(reply(low & ~FUSE_INIT_EXT, high))
+    assert not allows_idmap(edited[:50])
 
 
 def test_resend_is_a_bare_header() -> None:
