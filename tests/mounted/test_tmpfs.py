@@ -15,13 +15,14 @@ import pytest
 from fusefs import syscalls
 from fusefs.client import KeeperClient, VolumeOptions, connect
 from fusefs.errors import TargetRefused
+from fusefs.filesystems import WORKER_BYTES
 from fusefs.snapshot import FileSpec
 from harness.volumes import LIVE_FILES, PublishedVolume, content, specs
 
 if TYPE_CHECKING:
+    from harness.programs import Program
     from fusefs.protocol import WantedFilesystem
     from harness.kubelet import KubeletRoot
-    from harness.programs import Program
 
 TMPFS: Final = VolumeOptions(filesystem="tmpfs")
 STAMP: Final = "..2026_01_31_12_00_00.123456789"
@@ -29,9 +30,7 @@ STAMP: Final = "..2026_01_31_12_00_00.123456789"
 
 def prepared(client: KeeperClient, kubelet: KubeletRoot) -> PublishedVolume:
     """Return a volume that kubelet has prepared, to be published as a tmpfs."""
-    pod_volume = kubelet.volume()
-    pod_volume.prepare()
-    return PublishedVolume(client, pod_volume, options=TMPFS)
+    return PublishedVolume(client, kubelet.prepared(), options=TMPFS)
 
 
 def mount(target: Path, source: str = "tmpfs", filesystem: str = "tmpfs") -> None:
@@ -152,8 +151,7 @@ async def test_volume_of_the_reference_is_adopted(
     client: KeeperClient, kubelet: KubeletRoot, wanted: WantedFilesystem
 ) -> None:
     """A pod's tmpfs is updated in place, whatever is asked for, and unmounted in the end."""
-    pod_volume = kubelet.volume()
-    pod_volume.prepare()
+    pod_volume = kubelet.prepared()
     write_as_the_reference(pod_volume.target, {"user": b"old", "gone/x": b"old"})
     before = kubelet.mounts()
     options = VolumeOptions(filesystem=wanted)
@@ -313,3 +311,62 @@ async def test_walks_never_miss_a_generation(client: KeeperClient, kubelet: Kube
         assert time.monotonic() < deadline
     await volume.unpublish()
     volume.close()
+
+
+# Where FUSE cannot be had
+
+
+class TestOldKernel:
+    """A keeper that insists on what its kernel does not have."""
+
+    @pytest.fixture
+    def keeper_command(self, kubelet: KubeletRoot, keeper_socket: Path) -> list[str]:
+        """Run that keeper."""
+        return ["harness.oldkernel", str(keeper_socket), str(kubelet.path), "resend"]
+
+    async def test_kernel_without_fuse_gives_a_tmpfs(
+        self, client: KeeperClient, kubelet: KubeletRoot
+    ) -> None:
+        """A volume that may be either is a tmpfs with the reason; the trial leaves nothing."""
+        volume = PublishedVolume(client, kubelet.prepared())
+        shown = await volume.publish()
+        assert shown.filesystem == "tmpfs"
+        assert "this kernel does not offer" in shown.reason
+        (listed,) = await client.volumes(snapshots=False)
+        assert (listed.filesystem, listed.reason) == (shown.filesystem, shown.reason)
+        assert [mount.filesystem for mount in kubelet.mounts()] == ["tmpfs"]
+        await volume.rotate()
+        assert read(volume.target) == expected(2)
+        await volume.unpublish()
+        volume.close()
+
+
+class TestSmallBudget:
+    """A keeper that has memory for one FUSE volume."""
+
+    @pytest.fixture
+    def keeper_command(self, kubelet: KubeletRoot, keeper_socket: Path) -> list[str]:
+        """Run that keeper."""
+        budget = WORKER_BYTES * 3 // 2
+        return [
+            "fusefs",
+            f"--socket={keeper_socket}",
+            f"--kubelet-root={kubelet.path}",
+            f"--memory-budget={budget}",
+        ]
+
+    async def test_spent_budget_gives_a_tmpfs(
+        self, client: KeeperClient, kubelet: KubeletRoot
+    ) -> None:
+        """Past the budget volumes that may are a tmpfs; what is freed is given again."""
+        first, second = (PublishedVolume(client, kubelet.prepared()) for _ in range(2))
+        assert (await first.publish()).filesystem == "fuse"
+        shown = await second.publish()
+        assert shown.filesystem == "tmpfs"
+        assert "--memory-budget" in shown.reason
+        for volume in (first, second):
+            await volume.unpublish()
+            volume.close()
+        assert (await second.publish()).filesystem == "fuse"
+        await second.unpublish()
+        second.close()
