@@ -20,9 +20,9 @@ from fusefs.snapshot import FileSpec
 from harness.volumes import LIVE_FILES, PublishedVolume, content, specs
 
 if TYPE_CHECKING:
-    from harness.programs import Program
     from fusefs.protocol import WantedFilesystem
     from harness.kubelet import KubeletRoot
+    from harness.programs import Program
 
 TMPFS: Final = VolumeOptions(filesystem="tmpfs")
 STAMP: Final = "..2026_01_31_12_00_00.123456789"
