@@ -1,11 +1,13 @@
 """Snapshots: the immutable content of one volume at one generation.
 
-A snapshot is one sealed memory file: a magic, the length of the index, the index (msgpack), the
+A snapshot is one memory file: a magic, the length of the index, the index (msgpack), the
 bytes of all files one after another. Publishing a generation is passing its descriptor, so a node
 holds one copy of a secret at rest. Node ids are given out when sealing and stand in the index:
 workers of every version agree on them, and a path keeps its id for ever, also across a removal.
 """
 
+import contextlib
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ import msgspec
 from typing_extensions import override
 
 from fusefs.errors import InvalidSnapshot
-from fusefs.memory import check_sealed, map_read_only, sealed_memfd
+from fusefs.memory import check_digest, check_stored, map_read_only, sealed_memfd
 from fusefs.nodeids import ROOT_NODE
 from fusefs.plan import Plan, steps_between
 from fusefs.tree import check_tree, directories
@@ -83,14 +85,18 @@ class Snapshot:
     """A mapped snapshot. Closing it unmaps and closes its descriptor.
 
     Attributes:
-        fd: The sealed memory file; owned by this object.
+        fd: The memory file; owned by this object.
+        digest: What it must hold where it is secret memory; empty where it is sealed.
         generation: Counts up from 1.
         changed_ns: When this generation was sealed, Unix time in nanoseconds.
     """
 
-    def __init__(self, fd: int, index: _Index, payload: int, size: int) -> None:
+    def __init__(
+        self, fd: int, mapping: mmap.mmap, index: _Index, payload: int, digest: bytes
+    ) -> None:
         """Use `map` or `seal` instead."""
         self.fd = fd
+        self.digest = digest
         self.generation = index.generation
         self.changed_ns = index.changed_ns
         self.files: Mapping[str, FileEntry] = {entry.path: entry for entry in index.files}
@@ -98,25 +104,37 @@ class Snapshot:
             entry.path: entry for entry in index.directories
         }
         self.nodes: Mapping[str, int] = index.nodes
-        self.size = size
+        self.size = len(mapping)
         self._payload = payload
-        self._mapping = map_read_only(fd, size)
+        self._mapping = mapping
 
     @classmethod
-    def map(cls, fd: int, *, max_bytes: int = MAX_SNAPSHOT_BYTES) -> Self:
+    def map(cls, fd: int, digest: bytes = b"", *, max_bytes: int = MAX_SNAPSHOT_BYTES) -> Self:
         """Map the snapshot in `fd`, which this object owns from now on, also on failure.
 
+        Secret memory comes with its digest, a sealed file needs none.
+
         Raises:
-            InvalidSnapshot: Wrong seals, size, magic, or an index that does not fit the payload.
+            InvalidSnapshot: Wrong seals, digest, size, magic, or an index that does not fit the
+                payload.
         """
-        try:
-            size = check_sealed(fd, max_bytes=max_bytes)
-            header = os.pread(fd, _HEADER.size, 0)
-            index, payload = _read_index(fd, header, size)
-            return cls(fd, index, payload, size)
-        except BaseException:
-            os.close(fd)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            size = check_stored(fd, digest, max_bytes=max_bytes)
+            mapping = map_read_only(fd, size)
+            undo.callback(mapping.close)
+            check_digest(mapping, digest)
+            index, payload = _read_index(mapping)
+            undo.pop_all()
+        return cls(fd, mapping, index, payload, digest)
+
+    def check_intact(self) -> None:
+        """Check that nobody has written to the content since it was sealed.
+
+        Raises:
+            InvalidSnapshot: Somebody has.
+        """
+        check_digest(self._mapping, self.digest)
 
     def entries(self) -> Iterator[FileEntry]:
         """Yield every file, in the order of the index."""
@@ -188,8 +206,8 @@ def seal(files: Sequence[FileSpec], *, previous: Snapshot | None, now_ns: int) -
     )
     encoded = msgspec.msgpack.encode(index)
     header = _HEADER.pack(_MAGIC, len(encoded))
-    fd = sealed_memfd("akvfs-snapshot", [header, encoded, *(spec.content for spec in files)])
-    snapshot = Snapshot.map(fd)
+    parts = [header, encoded, *(spec.content for spec in files)]
+    snapshot = Snapshot.map(sealed_memfd("akvfs-snapshot", parts))
     return Sealed(snapshot=snapshot, plan=_plan(files, previous, snapshot).encode())
 
 
@@ -279,15 +297,16 @@ def _plan(files: Sequence[FileSpec], previous: Snapshot | None, snapshot: Snapsh
     )
 
 
-def _read_index(fd: int, header: bytes, size: int) -> tuple[_Index, int]:
+def _read_index(mapping: mmap.mmap) -> tuple[_Index, int]:
     """Return the index and where the payload starts."""
+    header, size = mapping[: _HEADER.size], len(mapping)
     if len(header) < _HEADER.size or header[: len(_MAGIC)] != _MAGIC:
         message = "the memory file does not start like a snapshot of this version"
         raise InvalidSnapshot(message)
     _, length = _HEADER.unpack(header)
     payload = _HEADER.size + length
     try:
-        index = msgspec.msgpack.decode(os.pread(fd, length, _HEADER.size), type=_Index)
+        index = msgspec.msgpack.decode(mapping[_HEADER.size : payload], type=_Index)
     except msgspec.DecodeError:
         message = "the index of the snapshot cannot be decoded"
         raise InvalidSnapshot(message) from None

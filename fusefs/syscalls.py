@@ -20,6 +20,7 @@ _FSMOUNT: Final = 432
 _FSPICK: Final = 433
 _OPENAT2: Final = 437
 _MOUNT_SETATTR: Final = 442
+_MEMFD_SECRET: Final = 447
 
 AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
@@ -56,6 +57,9 @@ RESOLVE_BENEATH: Final = 0x08
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWNET: Final = 0x40000000
+
+SECRETMEM_MAGIC: Final = 0x5345434D
+_STATFS_BYTES: Final = 256  # more than any; the type comes first
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
@@ -125,6 +129,18 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     encoded = os.fsencode(path)
     return _call("openat2", _libc.syscall(_OPENAT2, directory, encoded, how, len(how)))
+
+
+def memfd_secret() -> int:
+    """Return a descriptor of memory that not even the kernel maps elsewhere (memfd_secret(2))."""
+    return _call("memfd_secret", _libc.syscall(_MEMFD_SECRET, os.O_CLOEXEC))
+
+
+def filesystem_type(fd: int) -> int:
+    """Return the magic number of the file system that an open file is on (fstatfs(2))."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    _call("fstatfs", _libc.fstatfs(fd, buffer))
+    return int(struct.unpack_from("@l", buffer)[0])
 
 
 def mount(
