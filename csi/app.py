@@ -19,7 +19,7 @@ from csi.bridge import Bridge
 from csi.classes import ClassDirectory, ClassSource
 from csi.cluster import Cluster
 from csi.config import Config, version
-from csi.delivery import Delivery, RotationPolicy, admit_all
+from csi.delivery import Delivery, RotationPolicy, no_user_namespace
 from csi.fetch import Fetcher
 from csi.identity import Identity
 from csi.keeper import Connect, Keeper, KeeperLink
@@ -96,7 +96,7 @@ def wire(
             floor=config.poll_interval_floor,
         ),
         filesystem=config.filesystem,
-        admit=cluster.admission.admit if cluster else admit_all,
+        user_namespace=cluster.user_namespaces.has_one if cluster else no_user_namespace,
         on_changed=cluster.statuses.note if cluster else None,
     )
     refresher = Refresher(

@@ -1,12 +1,12 @@
-"""What the node server has of a cluster: classes, admission of pods, pod statuses."""
+"""What the node server has of a cluster: classes, user namespaces of pods, pod statuses."""
 
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from csi.admission import Admission, PodApi
 from csi.classwatch import ClassApi, WatchedClasses
 from csi.statuswriter import StatusApi, StatusWriter
+from csi.usernamespaces import PodApi, UserNamespaces
 from csi.volumes import Registry
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Cluster:
     Attributes:
         registry: The volumes.
         classes: Where their classes come from.
-        admission: Asked before one is published.
+        user_namespaces: Asked before one is published.
         statuses: Told when one has changed.
         on_class_changed: Told namespace and name of a class whose content has changed.
     """
@@ -43,7 +43,7 @@ class Cluster:
             in_use=lambda: {volume.spec.namespace for volume in self.registry},
             on_changed=self._class_changed,
         )
-        self.admission = Admission(api)
+        self.user_namespaces = UserNamespaces(api)
         self.statuses = StatusWriter(
             api,
             node_id=node_id,

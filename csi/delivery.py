@@ -54,8 +54,9 @@ class RotationPolicy:
     floor: float
 
 
-async def admit_all(_: VolumeSpec) -> None:
-    """Let every volume be published."""
+async def no_user_namespace(_: VolumeSpec) -> bool:
+    """Take every pod to have no user namespace of its own."""
+    return False
 
 
 class Delivery:
@@ -69,7 +70,7 @@ class Delivery:
         fetcher: Fetcher,
         rotation: RotationPolicy,
         filesystem: Filesystem = "auto",
-        admit: Callable[[VolumeSpec], Awaitable[None]] = admit_all,
+        user_namespace: Callable[[VolumeSpec], Awaitable[bool]] = no_user_namespace,
         on_changed: Callable[[VolumeSpec], None] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -81,7 +82,7 @@ class Delivery:
             fetcher: Where content comes from.
             rotation: How often it is asked for.
             filesystem: What volumes are whose class does not say; with `fuse`, all of them.
-            admit: Asked before a volume is published; raises if it must not be.
+            user_namespace: Asked before a volume is published: whether its pod has one of its own.
             on_changed: Told of a volume that may show something else, or is gone.
             now_ns: Dates new content.
         """
@@ -90,7 +91,7 @@ class Delivery:
         self._fetcher = fetcher
         self._rotation = rotation
         self._filesystem = filesystem
-        self._admit = admit
+        self._user_namespace = user_namespace
         self._on_changed = on_changed or (lambda _: None)
         self._now_ns = now_ns
         self._groups = Groups()
@@ -109,13 +110,17 @@ class Delivery:
             await self.remove(keeper, spec.volume_id, before.spec.target)
         volume = self._registry.begin(request)
         try:
-            await self._admit(spec)
+            user_namespace = await self._user_namespace(spec)
             content = await self._fetcher.fetch(spec, request.credentials, ())
             sealed = self._seal(spec, content, None)
         except BaseException:
             self._registry.forget(volume)
             raise
-        options = VolumeOptions(filesystem=self._filesystem_of(spec, content))
+        options = VolumeOptions(
+            filesystem=self._filesystem_of(spec, content),
+            user_namespace=user_namespace,
+            selinux_context=request.selinux_context,
+        )
         record = encode_record(spec, content.versions, options)
         try:
             shown = await keeper.publish(
@@ -132,7 +137,7 @@ class Delivery:
             "volume published",
             extra=_fields(spec) | {logkeys.GENERATION: sealed.snapshot.generation},
         )
-        _warn_of_fallback(spec, shown)
+        _warn_of(spec, shown)
 
     async def refresh(self, keeper: Keeper, volume: Volume) -> None:
         """Fetch the content of a shown volume and bring it in if it is new.
@@ -176,7 +181,7 @@ class Delivery:
         log.warning(
             "volume published again after the loss of its keeper", extra=_fields(volume.spec)
         )
-        _warn_of_fallback(volume.spec, shown)
+        _warn_of(volume.spec, shown)
 
     async def remove(self, keeper: Keeper, volume_id: VolumeId, target: TargetPath) -> None:
         """Take a volume away from its target; absent is fine.
@@ -305,11 +310,16 @@ def _specs_of(snapshot: Snapshot) -> list[FileSpec]:
     ]
 
 
-def _warn_of_fallback(spec: VolumeSpec, shown: Shown) -> None:
+def _warn_of(spec: VolumeSpec, shown: Shown) -> None:
     if shown.reason:
         log.warning(
             "the volume is a tmpfs: neither live nor audited",
             extra=_fields(spec) | {logkeys.ERROR: shown.reason},
+        )
+    if shown.restart:
+        log.warning(
+            "containers still see the dead or frozen volume of before; restart them",
+            extra=_fields(spec) | {logkeys.CONTAINERS: ", ".join(shown.restart)},
         )
 
 

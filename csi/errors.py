@@ -15,7 +15,6 @@
     |   +-- ApiExpired
     |   +-- ApiRejected
     +-- ApiUnconfigured       nobody says where the Kubernetes API is
-    +-- UserNamespace         the pod has a user namespace of its own
     +-- ProviderError         between the class and the content
     |   +-- ProviderNameInvalid
     |   +-- ProviderNotFound
@@ -140,17 +139,6 @@ class ApiRejected(ApiError):
 
 class ApiUnconfigured(CsiError):
     """Nobody says where the Kubernetes API is, or what is said cannot be used."""
-
-
-class UserNamespace(CsiError):
-    """The pod has a user namespace of its own, which a volume does not reach."""
-
-    def __init__(self, namespace: str, pod: str) -> None:
-        """Build the message with the remedy."""
-        super().__init__(
-            f"pod {namespace}/{pod} has a user namespace of its own: spec.hostUsers: false is not "
-            "supported yet; leave hostUsers out"
-        )
 
 
 class ProviderError(CsiError):

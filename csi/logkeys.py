@@ -4,6 +4,7 @@ from typing import Final
 
 CLASS: Final = "class"
 CODE: Final = "code"
+CONTAINERS: Final = "containers"
 DRIVER: Final = "driver"
 ERROR: Final = "error"
 FAILURES: Final = "failures"

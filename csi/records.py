@@ -91,10 +91,11 @@ class Credentials(_NeverPickled):
 
 @attrs.frozen(kw_only=True)
 class PublishRequest:
-    """A publish that was found valid."""
+    """A publish that was found valid. `selinux_context` is empty for the node's default."""
 
     spec: VolumeSpec
     credentials: Credentials
+    selinux_context: str = ""
 
 
 @attrs.frozen(kw_only=True)

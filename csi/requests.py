@@ -6,7 +6,7 @@ layout, and ``readonly``, which the reference looks at after the class.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from csi._pb import csi_pb2
@@ -26,6 +26,9 @@ from csi.records import (
 # One element of a path. kubelet's own names are narrower; what matters is that nothing climbs.
 _ELEMENT: Final = r"(?!\.{1,2}/)[^/\0]+"
 _LAYOUT: Final = re.compile(rf"/pods/{_ELEMENT}/volumes/kubernetes\.io~csi/{_ELEMENT}/mount")
+_CONTEXT_FLAG: Final = "context="
+# What no label has cannot be smuggled into a mount; the keeper looks closer.
+_CONTEXT: Final = re.compile(r"[A-Za-z0-9_.]+(:[A-Za-z0-9_.,-]+){2,4}")
 _DECIMAL: Final = re.compile(r"[0-9]{1,10}")
 _MAX_GROUP: Final = 2**32 - 2  # (gid_t) -1 means "no change" to chown(2)
 
@@ -65,6 +68,7 @@ def parse_publish(
             group=_group(message.volume_capability.mount.volume_mount_group),
         ),
         credentials=_credentials(message.secrets, message.volume_context),
+        selinux_context=_selinux_context(message.volume_capability.mount.mount_flags),
     )
 
 
@@ -155,6 +159,21 @@ def _group(value: str) -> int | None:
             remedy=f"must be a number from 0 to {_MAX_GROUP} (the pod's fsGroup)",
         )
     return int(value)
+
+
+def _selinux_context(mount_flags: Sequence[str]) -> str:
+    """Return the label that kubelet asks for; other mount options are not for these volumes."""
+    contexts = [flag for flag in mount_flags if flag.startswith(_CONTEXT_FLAG)]
+    if not contexts:
+        return ""
+    context = contexts[-1].removeprefix(_CONTEXT_FLAG).strip('"')  # kubelet quotes it
+    if not _CONTEXT.fullmatch(context):
+        raise InvalidRequest(
+            field="volume_capability.mount.mount_flags",
+            problem=f"SELinux context {context!r} is not valid",
+            remedy="must be USER:ROLE:TYPE[:LEVEL] (the pod's seLinuxOptions)",
+        )
+    return context
 
 
 def _credentials(secrets: Mapping[str, str], context: Mapping[str, str]) -> Credentials:

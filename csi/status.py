@@ -49,7 +49,6 @@ CODES: Final[Mapping[type[Exception], grpc.StatusCode | Callable[[Any], grpc.Sta
     errors.ApiExpired: _Code.UNAVAILABLE,
     errors.ApiRejected: _Code.FAILED_PRECONDITION,
     errors.ApiUnconfigured: _Code.FAILED_PRECONDITION,
-    errors.UserNamespace: _Code.FAILED_PRECONDITION,
     errors.ProviderNameInvalid: _Code.FAILED_PRECONDITION,
     errors.ProviderNotFound: _Code.FAILED_PRECONDITION,
     errors.ProviderFailed: _of_provider,

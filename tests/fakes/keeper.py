@@ -43,6 +43,7 @@ class FakeKeeper:
         calls: Every call that changes something, by name.
         hook: Called with the name of a call before and after its effect; may raise or wait.
         listening: False: nobody listens at the socket.
+        restart: Containers that still see what a target showed before.
         no_fuse: Why volumes that may be are a tmpfs; empty where they need not be.
     """
 
@@ -54,6 +55,7 @@ class FakeKeeper:
         self.hook: Callable[[str, Moment], Awaitable[None]] | None = None
         self.listening = True
         self.no_fuse = ""
+        self.restart: tuple[str, ...] = ()
         self.sessions: list[FakeSession] = []
 
     @asynccontextmanager
@@ -123,7 +125,9 @@ class FakeSession:
         await self._end("publish")
         reason = self._keeper.no_fuse if options.filesystem == "auto" else ""
         tmpfs = options.filesystem == "tmpfs" or reason
-        return Shown(filesystem="tmpfs" if tmpfs else "fuse", reason=reason)
+        return Shown(
+            filesystem="tmpfs" if tmpfs else "fuse", reason=reason, restart=self._keeper.restart
+        )
 
     async def rotate(self, volume_id: str, sealed: Sealed, *, record: bytes) -> None:
         """Bring in a newer generation; an older one is fine and ignored."""

@@ -76,7 +76,23 @@ def _group_row(name: str, group: str) -> RequestRow:
     )
 
 
+def _context_row(name: str, context: str) -> RequestRow:
+    return RequestRow(
+        name=name,
+        change=lambda message: message.volume_capability.mount.mount_flags.append(
+            f"context={context}"
+        ),
+        code="INVALID_ARGUMENT",
+        starts=f"SELinux context {context!r} is not valid",
+        field="volume_capability.mount.mount_flags",
+        remedy="must be USER:ROLE:TYPE[:LEVEL]",
+    )
+
+
 REQUESTS = [
+    _context_row("label of one word", "container_file_t"),
+    _context_row("label with an option behind it", "a:b:c:s0,allow_other=1"),
+    _context_row("empty label", ""),
     RequestRow(
         name="no capability",
         change=lambda message: message.ClearField("volume_capability"),

@@ -10,7 +10,8 @@ import trio
 
 from csi import app
 from csi.cluster import Cluster
-from csi.errors import ClassNotFound, UserNamespace
+from csi.errors import ClassNotFound
+from csi.record import decode_options
 from fakes.keeper import FakeKeeper
 from fakes.kubeapi import CLASSES, STATUSES, Running, kube_api
 from fakes.kubelet import publish_message, publish_request, unpublish_request
@@ -98,19 +99,19 @@ async def test_old_cluster_publishes_all_the_same(tmp_path: Path) -> None:
             assert core.registry.shown(SPEC.volume_id) is not None
 
 
-async def test_refused_publishes_leave_nothing(tmp_path: Path) -> None:
-    """A missing class, then a user namespace; the class created, the pod starts."""
+async def test_refused_publish_leaves_nothing(tmp_path: Path) -> None:
+    """A class is missing; once it is created the pod starts, in its user namespace."""
     with kube_api(tmp_path) as kube:
         async with _core(kube, FakeProviders()) as core:
             with pytest.raises(ClassNotFound):
                 await core.node.publish(publish_request())
             kube.server.put_class(SPEC.class_name, SPEC.namespace)
             kube.server.put("pods", SPEC.namespace, SPEC.pod, {"spec": {"hostUsers": False}})
-            with pytest.raises(UserNamespace):
-                await core.node.publish(publish_request())
             assert list(core.registry) == []
-            kube.server.put("pods", SPEC.namespace, SPEC.pod, {"spec": {}})
             await core.node.publish(publish_request())
+            shown = core.registry.shown(SPEC.volume_id)
+            assert shown is not None
+            assert decode_options(shown.record).user_namespace
 
 
 async def test_classes_come_from_the_kubeconfig_given(tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ async def test_pod_does_not_choose_its_file_system() -> None:
 
 
 @virtual_time
+async def test_containers_to_restart_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Who still sees a mount that was repaired can be helped by a restart only."""
+    async with world() as here:
+        here.keeper.restart = ("0123", "4567")
+        await here.core.node.publish(publish_request())
+    [record] = [one for one in caplog.records if "restart them" in one.message]
+    assert vars(record)["containers"] == "0123, 4567"
+    assert vars(record)["pod"] == "shop/web"
+
+
+@virtual_time
 async def test_fallback_is_told_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     """Where FUSE cannot be had the operator reads why, with the volume's pod and class."""
     caplog.set_level(logging.WARNING)

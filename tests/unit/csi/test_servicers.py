@@ -60,6 +60,19 @@ async def test_mount_group_sets_group_and_keeps_modes(tmp_path: Path) -> None:
         assert {directory.gid for directory in snapshot.directories.values()} == {2000}
 
 
+async def test_label_is_what_kubelet_asks_for(tmp_path: Path) -> None:
+    """The label comes in quotes; other mount options are not for these volumes."""
+    write_class(tmp_path)
+    message = publish_message()
+    flags = ["noatime", 'context="system_u:object_r:container_file_t:s0:c1,c2"']
+    message.volume_capability.mount.mount_flags.extend(flags)
+    async with served(tmp_path) as node:
+        with provider_at(tmp_path / "azure.sock"):
+            await node.call(node.node.NodePublishVolume, message)
+        options = node.keeper.kept["csi-web"].options
+    assert options.selinux_context == "system_u:object_r:container_file_t:s0:c1,c2"
+
+
 async def test_plugin_info_names_driver_and_version(tmp_path: Path) -> None:
     """GetPluginInfo names the driver and a version that is not empty."""
     async with served(tmp_path) as node:

@@ -1,14 +1,14 @@
-"""Which pods a volume may be published for, as far as kubelet does not say it.
+"""Which pods have a user namespace of their own (``hostUsers: false``).
 
-A pod with a user namespace of its own (``hostUsers: false``) cannot use a volume yet: its container
-would fail to start with an error that names no reason. Only the Pod says so.
+The ids of their volumes are mapped, which the file system must allow when mounted; a container
+would fail to start otherwise, with an error that names no reason. Only the Pod says so.
 """
 
 import logging
 from typing import Protocol
 
 from csi import logkeys
-from csi.errors import ApiError, UserNamespace
+from csi.errors import ApiError
 from csi.records import VolumeSpec
 
 log = logging.getLogger(__name__)
@@ -26,23 +26,19 @@ class PodApi(Protocol):
         ...
 
 
-class Admission:
-    """Asks the API about a pod."""
+class UserNamespaces:
+    """Asks the API about pods."""
 
     def __init__(self, api: PodApi) -> None:
-        """Ask when `admit`."""
+        """Ask when `has_one`."""
         self._api = api
 
-    async def admit(self, spec: VolumeSpec) -> None:
-        """Return if the volume may be published, also if the API does not tell.
-
-        Raises:
-            UserNamespace: The pod has a user namespace of its own.
-        """
+    async def has_one(self, spec: VolumeSpec) -> bool:
+        """Return whether the pod has a user namespace of its own; not, if the API does not tell."""
         if not spec.pod:
-            return
+            return False
         try:
-            own = await self._api.has_user_namespace(spec.namespace, spec.pod)
+            return await self._api.has_user_namespace(spec.namespace, spec.pod)
         except ApiError as error:
             log.warning(
                 "the pod cannot be read; it is taken to have no user namespace of its own",
@@ -52,6 +48,4 @@ class Admission:
                     logkeys.ERROR: str(error),
                 },
             )
-            return
-        if own:
-            raise UserNamespace(spec.namespace, spec.pod)
+            return False
