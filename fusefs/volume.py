@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal, Self
 
+from fusefs.backoff import Backoff
 from fusefs.effects import (
     NOBODY,
     Answer,
@@ -47,10 +48,6 @@ from fusefs.errors import InvalidMessage, KeeperError, VolumeFailed, VolumeUnkno
 from fusefs.freezing import Freezing
 
 MAX_START_FAILURES: Final = 3
-FIRST_BACKOFF_S: Final = 0.05
-MAX_BACKOFF_S: Final = 5.0
-_MOST_DOUBLINGS: Final = 16  # far past MAX_BACKOFF_S, far from the end of floats
-STABLE_S: Final = 0.25  # a worker that died younger is replaced after a first back-off only
 TOUCH_RETRY_S: Final = 0.2
 NOTIFY_RETRY_S: Final = 1.0  # while a pod holds a lease on a file
 
@@ -91,7 +88,7 @@ class Volume:
         self._unsent = False
         self._publishing = [ticket]
         self._queue: deque[Rotation] = deque()
-        self._failures = 0
+        self._backoff = Backoff()
         self._owed: tuple[str, ...] = ()
         self._to_freeze = False
         self._freezing = Freezing()
@@ -375,17 +372,11 @@ class Volume:
         ready, self._worker_ready = self._worker_ready, False
         self._unsent = False
         self._freezing.worker_died()
-        if ready and not self._publishing:
-            # It served, so its successor can: somebody killed it, or a request did.
-            self._failures = 0
-            return [StartWorker(0.0 if lived_s >= STABLE_S else FIRST_BACKOFF_S)]
-        self._failures += 1
-        if self._publishing and self._failures >= MAX_START_FAILURES:
+        served = ready and not self._publishing
+        delay_s = self._backoff.died(served=served, lived_s=lived_s)
+        if self._publishing and self._backoff.never_served >= MAX_START_FAILURES:
             return self._give_up(VolumeFailed("its worker keeps dying; see the keeper's log"))
-        if self._failures == 1:
-            return [StartWorker()]
-        doublings = min(self._failures - 2, _MOST_DOUBLINGS)
-        return [StartWorker(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**doublings))]
+        return [StartWorker(delay_s)]
 
     def effect_failed(self, effect: Effect, error: Exception) -> list[Effect]:
         """Give the volume up while it comes up; afterwards an effect is tried again."""
