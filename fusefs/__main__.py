@@ -7,7 +7,7 @@ from typing import get_args
 import click
 
 from fusefs import initmsg, supervisor
-from fusefs.config import PER_SECOND, Config, Takeover
+from fusefs.config import PER_SECOND, SUCCESSOR_PATIENCE_S, Config, Takeover
 from fusefs.errors import CannotStart
 
 
@@ -36,6 +36,19 @@ from fusefs.errors import CannotStart
     show_default=True,
     help="How many requests of one volume are served in a second.",
 )
+@click.option(
+    "--successor-patience",
+    type=click.FloatRange(min=0),
+    default=SUCCESSOR_PATIENCE_S,
+    show_default=True,
+    help="Seconds to wait for a successor before the volumes are frozen at the end.",
+)
+@click.option(
+    "--rank",
+    type=int,
+    help="When this keeper's supervisor was started; which of two keepers is to serve.  "
+    "[default: now]",
+)
 @click.option("--supervise", is_flag=True, help="Start the keeper again whenever it dies.")
 @click.option(
     "--log-level",
@@ -51,6 +64,8 @@ def main(
     worker_uid_base: int,
     takeover: Takeover,
     requests_per_second: int,
+    successor_patience: float,
+    rank: int | None,
     supervise: bool,
     log_level: str,
 ) -> None:
@@ -70,9 +85,11 @@ def main(
         required_flags=initmsg.FUSE_HAS_RESEND if takeover == "resend" else 0,
         takeover=takeover,
         per_second=requests_per_second,
+        successor_patience=successor_patience,
+        rank=supervisor.rank() if rank is None else rank,
     )
     try:
-        keeper.run(config)
+        sys.exit(keeper.run(config))
     except CannotStart as error:
         raise click.ClickException(str(error)) from error
 

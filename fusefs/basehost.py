@@ -105,6 +105,7 @@ class Host(abc.ABC):
         self._owner = owner
         self._children = Children(loop)
         self._timers: list[Timer] = []
+        self._is_held = state.is_shown
 
     @property
     def target_path(self) -> str:
@@ -154,8 +155,14 @@ class Host(abc.ABC):
         self._carry_out(self.state.freeze())
 
     @abc.abstractmethod
+    def holdings(self) -> list[tuple[protocol.KeeperNotice, tuple[int, ...]]]:
+        """Return what tells all that is to be held of the volume, with the descriptors."""
+
     def announce(self) -> None:
         """Tell what is to be held of the volume, all of it."""
+        self._is_held = True
+        for notice, descriptors in self.holdings():
+            self._owner.announce(notice, descriptors)
 
     # The state machine's effects
 
@@ -209,7 +216,8 @@ class Host(abc.ABC):
             last.callback(self._target.close)
             last.callback(self.kept.close)
             last.callback(self._abandon)
-            last.callback(self._owner.announce, protocol.LetGo(self.volume_id), ())
+            if self._is_held:
+                last.callback(self._owner.announce, protocol.LetGo(self.volume_id), ())
             if not keep_target:
                 last.callback(self._target.detach)
             last.callback(self._unmount)

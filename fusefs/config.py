@@ -11,6 +11,7 @@ from fusefs.errors import CannotStart
 MAX_VOLUMES: Final = 1000  # of one node; kubelet's default is 110 pods
 MAX_WAITING: Final = 4  # generations of one volume; each is locked in memory
 PER_SECOND: Final = 10_000  # requests of one volume, a fifth of a processor; a read takes four
+SUCCESSOR_PATIENCE_S: Final = 30.0  # longer than another pod takes to start
 _MAX_UID: Final = 2**32 - 2
 
 Takeover = Literal["auto", "resend", "journal"]
@@ -29,6 +30,9 @@ class Config:
         takeover: How a worker comes to what its predecessor had in work: the kernel sends it again,
             it stands in a journal, or whichever of these the kernel allows.
         per_second: How many requests of one volume are served in a second.
+        rank: When the supervisor was started, in nanoseconds since the node was; a keeper takes
+            over from those that are not younger.
+        successor_patience: Seconds that a keeper which is asked to end waits for a successor.
         memory_budget: Bytes that all volumes may take before `auto` means a tmpfs; None for any.
     """
 
@@ -40,6 +44,8 @@ class Config:
     takeover: Takeover = "auto"
     per_second: int = PER_SECOND
     memory_budget: int | None = None
+    rank: int = 0
+    successor_patience: float = SUCCESSOR_PATIENCE_S
 
 
 def check_privileges() -> None:

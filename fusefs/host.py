@@ -46,10 +46,13 @@ class Adopted:
     Attributes:
         connection: Its FUSE connection, mounted here.
         usage: The page of counts.
+        standing_by: Set while another keeper serves it: called when a worker stands by, with True,
+            or cannot serve, with False.
     """
 
     connection: Connection
     usage: int
+    standing_by: Callable[[bool], None] | None = None
 
 
 class VolumeHost(Host):
@@ -80,10 +83,16 @@ class VolumeHost(Host):
             loop,
             self._assignment,
             succession.Listener(
-                ready=self._worker_ready, spoke=self._worker_spoke, ended=self._worker_ended
+                ready=self._worker_ready,
+                spoke=self._worker_spoke,
+                ended=self._worker_ended,
+                standing_by=functools.partial(self._stands_by, True),  # noqa: FBT003 - a callback
+                refused=functools.partial(self._stands_by, False),  # noqa: FBT003
             ),
             volume_id=volume_id,
+            standby=adopted is not None and adopted.standing_by is not None,
         )
+        self._standing_by = adopted.standing_by if adopted else None
 
     @property
     @override
@@ -99,8 +108,30 @@ class VolumeHost(Host):
     def begin(self) -> None:
         if self.state.is_shown:
             self.kept.supersede(self.state.acknowledged)
-            self._later(SWEEP_S, self._sweep_and_reschedule)
+            if self._standing_by is None:
+                self._later(SWEEP_S, self._sweep_and_reschedule)
         super().begin()
+
+    # Handover
+
+    def serve(self, *, recover: bool) -> None:
+        """Let the worker that stands by serve; with `recover`, what was taken before as well."""
+        self._standing_by = None
+        self._later(SWEEP_S, self._sweep_and_reschedule)
+        self._workers.attach(recover=recover)
+
+    def stop_serving(self, stopped: Callable[[bool], None]) -> None:
+        """End the worker; `stopped` is called with whether all that it had taken is answered."""
+        self._workers.stop(stopped)
+
+    def serve_again(self) -> None:
+        """Have a worker again."""
+        if self.state.is_shown:
+            self._workers.resume()
+
+    def _stands_by(self, could_serve: bool) -> None:  # noqa: FBT001 - a callback
+        if self._standing_by is not None:
+            self._standing_by(could_serve)
 
     @override
     def rotate(self, rotation: effects.Rotation) -> None:
@@ -109,7 +140,7 @@ class VolumeHost(Host):
         super().rotate(rotation)
 
     @override
-    def announce(self) -> None:
+    def holdings(self) -> list[tuple[protocol.KeeperNotice, tuple[int, ...]]]:
         plans = {rotation.generation: rotation.plan for rotation in self.state.under_way()}
         generations = self.kept.generations()
         backup = protocol.VolumeBackup(
@@ -124,10 +155,13 @@ class VolumeHost(Host):
             init_request=self._mounted.init_request,
             init_reply=self._mounted.first_reply or b"",
         )
-        self._owner.announce(protocol.Hold(backup), (self._mounted.device, self._usage))
-        for number in generations:
-            message = protocol.HoldGeneration(self.volume_id, number)
-            self._owner.announce(message, (self.kept.descriptor(number),))
+        return [
+            (protocol.Hold(backup), (self._mounted.device, self._usage)),
+            *(
+                (protocol.HoldGeneration(self.volume_id, number), (self.kept.descriptor(number),))
+                for number in generations
+            ),
+        ]
 
     def _announce_acknowledged(self, *, finished: bool) -> None:
         message = protocol.Acknowledged(self.volume_id, self.state.acknowledged, finished)

@@ -11,7 +11,6 @@ import gc
 import logging
 import os
 import resource
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ from fusefs.errors import (
     TargetRefused,
     VolumeFailed,
 )
-from fusefs.listener import Listener
+from fusefs.lifecycle import Lifecycle
 from fusefs.loop import Loop
 from fusefs.sessions import Session, Sessions
 from fusefs.target import KubeletRoot
@@ -52,7 +51,7 @@ class Keeper:
         self._config = config
         self._loop = loop or Loop()
         self._children = Children(self._loop)
-        self.sessions = Sessions(self._loop, self._heard)
+        self.sessions = Sessions(self._loop, self._heard, self._gone)
         self._root = root
         self._private = str(Path(config.socket).parent / "private")
         self._volumes = Volumes(
@@ -65,51 +64,37 @@ class Keeper:
         )
         self._given_back = backup.Incoming()
         self._publishing: dict[effects.Ticket, str] = {}  # requests, and the volumes that they name
-        self._listener = Listener(config.socket, self.sessions.add)
+        self._lifecycle = Lifecycle(config, self._loop, self._volumes, self.sessions)
 
-    def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+    def serve(self) -> int:
+        """Serve, once nobody else does, until the end; return the exit code."""
         Path(self._private).mkdir(mode=0o700, parents=True, exist_ok=True)
         mounts.mount_private_root(self._private)
         worker.warm_up()
         gc.collect()
         gc.freeze()  # keeps the pages of what is imported shared with every worker
-        self._handle_signals()
-        self._listener.start(self._loop)
-        log.info("the keeper serves", extra={"socket": self._config.socket})
         try:
-            self._loop.run()
+            return self._lifecycle.run()
         finally:
             self._close()
 
-    def _handle_signals(self) -> None:
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(writing)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, lambda *_: None)
-        self._loop.watch(reading, functools.partial(self._signalled, reading))
-
-    def _signalled(self, reading: int) -> None:
-        if signal.SIGUSR1 in os.read(reading, 64):
-            self._volumes.freeze(self._loop.stop)
-        else:
-            self._loop.stop()
-
     def _close(self) -> None:
-        """End. Mounts that pods use stay, dead: an empty directory would look like no secrets."""
-        self._listener.close()
-        if self._volumes:
-            log.warning("the keeper ends with %d volumes mounted", len(self._volumes))
+        """End. Mounts that pods use stay: an empty directory would look like no secrets."""
         # The directory stays: a successor may have its own mount on it, in its own namespace, which
         # would go with the directory.
         syscalls.umount2(self._private, syscalls.MNT_DETACH)
         self._root.close()
         self._loop.close()
 
+    def _gone(self, session: Session) -> None:
+        self._lifecycle.gone(session)
+
     def _heard(
         self, session: Session, message: protocol.NodeMessage, descriptors: list[int]
     ) -> None:
         try:
+            if self._lifecycle.is_deaf_to(session):
+                return
             with self._answering(effects.Ticket(session.number, message.request)):
                 self._handle(session, message, descriptors)
         finally:
@@ -161,6 +146,8 @@ class Keeper:
                 self._send_snapshot(ticket, volume_id)
             case protocol.Register():
                 self._register(session, message)
+            case protocol.TakeOver() | protocol.StandingBy() | protocol.Committed():
+                self._lifecycle.hear(ticket, message)
             case _:
                 self._check_obeyed(session)
                 self._carry_out(ticket, message, descriptors)
@@ -177,7 +164,8 @@ class Keeper:
             raise Superseded(_SUPERSEDED)
         self._given_back.close()
         for host in self._volumes.shown():
-            host.announce()
+            for notice, held in host.holdings():
+                self.sessions.announce(notice, held)
         self._answer(effects.Ticket(session.number, message.request), None)
 
     def _check_obeyed(self, session: Session) -> None:
@@ -298,8 +286,8 @@ class Keeper:
             self._unpublish(ticket, message)
 
 
-def run(config: Config) -> None:
-    """Be the keeper of this node, in a mount namespace of its own, until SIGTERM or SIGINT.
+def run(config: Config) -> int:
+    """Be a keeper of this node, in a mount namespace of its own; return the exit code.
 
     Raises:
         CannotStart: Something that the node must provide is missing; the message says what.
@@ -319,4 +307,4 @@ def run(config: Config) -> None:
             "set --kubelet-root to kubelet's root directory"
         )
         raise CannotStart(message) from error
-    Keeper(config, root).serve()
+    return Keeper(config, root).serve()

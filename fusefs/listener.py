@@ -4,17 +4,16 @@ import functools
 import logging
 import secrets
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from fusefs.loop import Loop
+from fusefs.sessions import PEER
 
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 16
-_PEER: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
 
 
 class Listener:
@@ -44,7 +43,17 @@ class Listener:
         listening.listen(_BACKLOG)
         self._inode = _identity(hidden)
         hidden.rename(self._path)
-        loop.watch(listening.fileno(), functools.partial(self._accept, listening))
+        self.resume(loop)
+
+    def pause(self, loop: Loop) -> None:
+        """Let those who connect wait."""
+        if self._socket is not None:
+            loop.unwatch(self._socket.fileno())
+
+    def resume(self, loop: Loop) -> None:
+        """Accept again, first those who waited."""
+        if self._socket is not None:
+            loop.watch(self._socket.fileno(), functools.partial(self._accept, self._socket))
 
     def close(self) -> None:
         """Stop, and remove the socket unless a successor's has taken its place."""
@@ -55,8 +64,8 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         connection, _ = listening.accept()
-        _, uid, _ = _PEER.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        _, uid, _ = PEER.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
         )
         if uid != self._uid:
             log.warning("a connection of uid %d is refused", uid)

@@ -145,8 +145,32 @@ class FetchSnapshot(Message, frozen=True):
     volume_id: str
 
 
+# Between keepers; see `handover`.
+
+
+class TakeOver(Message, frozen=True):
+    """Send everything, and let me serve it. `rank` says when its supervisor was started."""
+
+    request: int
+    rank: int
+    major: int = MAJOR
+
+
+class StandingBy(Message, frozen=True):
+    """A worker of mine stands by for each volume: stop yours."""
+
+    request: int
+
+
+class Committed(Message, frozen=True):
+    """My workers serve: end."""
+
+    request: int
+
+
+SuccessorMessage = TakeOver | StandingBy | Committed
 NodeCommand = GiveBack | GiveBackGeneration | Publish | Rotate | UpdateRecord | Unpublish
-NodeMessage = Register | NodeCommand | ListVolumes | FetchSnapshot
+NodeMessage = Register | NodeCommand | ListVolumes | FetchSnapshot | SuccessorMessage
 
 
 # Keeper to node server
@@ -253,8 +277,16 @@ class Dismissed(Message, frozen=True):
     """A newer node server is obeyed, and holds everything."""
 
 
+class Stopped(Message, frozen=True):
+    """To a successor: nobody serves the volume now; `answered`: nothing that was taken is left."""
+
+    volume_id: str
+    answered: bool
+
+
 KeeperNotice = Hold | HoldGeneration | Acknowledged | Released | LetGo | Dismissed
 KeeperMessage = KeeperAnswer | KeeperNotice
+ToSuccessor = KeeperMessage | Stopped
 
 
 # Keeper to worker
@@ -368,6 +400,7 @@ FromWorker = (
 # What each end may be sent, ready to decode.
 AT_KEEPER: Final = msgspec.msgpack.Decoder[NodeMessage](NodeMessage)
 AT_NODE: Final = msgspec.msgpack.Decoder[KeeperMessage](KeeperMessage)
+AT_SUCCESSOR: Final = msgspec.msgpack.Decoder[ToSuccessor](ToSuccessor)
 AT_WORKER: Final = msgspec.msgpack.Decoder[ToWorker](ToWorker)
 FROM_WORKER: Final = msgspec.msgpack.Decoder[FromWorker](FromWorker)
 

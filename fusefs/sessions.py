@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,7 @@ from fusefs.loop import Loop, Timer
 log = logging.getLogger(__name__)
 
 DEAF_S: Final = 10.0
+PEER: Final = struct.Struct("=3i")  # struct ucred: pid, uid, gid
 
 Heard = Callable[["Session", protocol.NodeMessage, list[int]], None]
 
@@ -81,6 +83,19 @@ class Sessions:
             return
         if session.queue or not self._sent(session, message, descriptors):
             self._enqueue(session, message, descriptors)
+
+    def process(self, number: int) -> int:
+        """Return the process at the other end of a session."""
+        connection = self._sessions[number].connection
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        pid: int = PEER.unpack(found)[0]
+        return pid
+
+    def close_all_but(self, number: int) -> None:
+        """Hang up on everybody else: who comes back finds whoever serves then."""
+        for session in list(self._sessions.values()):
+            if session.number != number:
+                self._drop(session)
 
     def _sent(
         self, session: Session, message: protocol.Message, descriptors: tuple[int, ...]

@@ -13,6 +13,7 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
+EXIT_HANDED_OVER: Final = 10  # a keeper whose successor, another pod's, serves everything
 STABLE_S: Final = 2.0
 FIRST_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
@@ -27,13 +28,19 @@ def backoff(early_deaths: int) -> float:
 
 
 def supervise(command: Sequence[str]) -> int:
-    """Keep `command` running until SIGTERM or SIGINT; return its exit code then."""
+    """Keep `command` running until SIGTERM or SIGINT; return its exit code then.
+
+    One that has handed everything over is not started again.
+    """
     stopping = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stopping, signal.SIGCHLD})
     early_deaths = 0
     while True:
         pid, started = _start(command), time.monotonic()
         code, stopped = _wait(pid, stopping)
+        if code == EXIT_HANDED_OVER:
+            log.info("a successor serves; idle until the end")
+            return 0 if stopped else _idle(stopping)
         if stopped:
             return code
         lived = time.monotonic() - started
@@ -62,6 +69,13 @@ def _wait(pid: int, stopping: set[signal.Signals]) -> tuple[int, bool]:
             return code, stopped
 
 
+def _idle(stopping: set[signal.Signals]) -> int:
+    """Reap orphans until asked to stop."""
+    while signal.sigwait({*stopping, signal.SIGCHLD}) not in stopping:
+        _reap(0)
+    return 0
+
+
 def _reap(pid: int) -> int | None:
     """Reap every child that has ended, orphans too; return the exit code of `pid` if it is one."""
     code = None
@@ -77,6 +91,15 @@ def _reap(pid: int) -> int | None:
 
 
 def command_of_keeper(arguments: Sequence[str]) -> list[str]:
-    """Return the command line of the keeper that these arguments of ours ask for."""
+    """Return the command line of the keeper that these arguments of ours ask for.
+
+    All keepers of a supervisor have its rank: one that is started again does not take over from
+    the keeper of a pod that came later.
+    """
     kept = [argument for argument in arguments if argument != "--supervise"]
-    return [sys.executable, "-m", "fusefs", *kept]
+    return [sys.executable, "-m", "fusefs", *kept, "--rank", str(rank())]
+
+
+def rank() -> int:
+    """Return what tells a process from those that were started before it, on any pod."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -80,8 +80,9 @@ class TmpfsHost(Host):
         return 2 * self.kept.size  # once as a snapshot, once as files
 
     @override
-    def announce(self) -> None:
-        """Tell nothing: the kernel holds it."""
+    def holdings(self) -> list[tuple[protocol.KeeperNotice, tuple[int, ...]]]:
+        """Return nothing: the kernel holds it."""
+        return []
 
     @property
     @override

@@ -92,6 +92,15 @@ class Volumes:
         """Iterate over a copy of those that their targets show."""
         return iter([host for host in self._volumes.values() if host.state.is_shown])
 
+    def held(self) -> list[VolumeHost]:
+        """Return those that somebody must go on serving: a tmpfs needs nobody."""
+        return [host for host in self.shown() if isinstance(host, VolumeHost)]
+
+    def at_rest(self) -> bool:
+        """Return whether every volume is shown and no rotation is under way."""
+        hosts = self._volumes.values()
+        return all(host.state.is_shown and host.state.phase == "serving" for host in hosts)
+
     def check_target_is_free(self, volume_id: str, target: str) -> None:
         """Refuse a target that another volume is published at."""
         for host in self._volumes.values():
@@ -172,8 +181,15 @@ class Volumes:
             )
         return choice
 
-    def adopt(self, backup: Backup) -> VolumeHost:
+    def adopt(
+        self, backup: Backup, standing_by: Callable[[bool], None] | None = None
+    ) -> VolumeHost:
         """Go on with a volume that a keeper before served. The backup stays the caller's.
+
+        Args:
+            backup: Everything of the volume.
+            standing_by: Given while that keeper serves: called when a worker stands by, with True,
+                or cannot serve, with False.
 
         Raises:
             KeeperError: It cannot be; nothing of it was touched.
@@ -214,7 +230,7 @@ class Volumes:
                 volume_id=backup.volume_id,
                 record=backup.record,
                 state=Volume.adopted(backup.acknowledged, _rotations(backup)),
-                adopted=Adopted(connection=connection, usage=usage),
+                adopted=Adopted(connection=connection, usage=usage, standing_by=standing_by),
             )
             undo.pop_all()
         self._begin(host)

@@ -6,17 +6,22 @@ import os
 import random
 import signal
 import time
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
-from fusefs.backup import Backups
-from fusefs.client import KeeperClient, connect
-from fusefs.errors import KeeperUnavailable, Superseded
 from fusefs.supervisor import STABLE_S
 from harness.load import load
+from harness.nodeservers import (
+    AROUND_S,
+    PATIENCE_S,
+    RETRY_S,
+    ROTATION_S,
+    NodeServer,
+    rotate_for_ever,
+    summary,
+)
 from harness.programs import Program
 from harness.volumes import LIVE_FILES, PublishedVolume, content
 
@@ -25,14 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.kubelet import KubeletRoot
-    from harness.load import Load, Report
 
 KILLS: Final = 10
-ROTATION_S: Final = 0.1
 BETWEEN_S: Final = STABLE_S + 0.3  # a keeper that dies younger is started later
-AROUND_S: Final = 1.0
-RETRY_S: Final = 0.02
-PATIENCE_S: Final = 30.0
 
 
 @pytest.fixture
@@ -44,82 +44,19 @@ def supervised(tmp_path: Path, kubelet: KubeletRoot, keeper_socket: Path) -> Ite
         yield program
 
 
-class NodeServer:
-    """Holds a session with whatever keeper there is, and everything between two of them."""
-
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
-        self.backups = Backups()
-        self._client: KeeperClient | None = None
-        self._changed = trio.Event()
-        self.keepers = 0
-
-    async def run(self) -> None:
-        """Connect again whenever the session is lost, until superseded."""
-        while True:
-            try:
-                async with connect(str(self._socket), backups=self.backups) as client:
-                    self._use(client)
-                    await client.wait_lost()
-            except KeeperUnavailable:
-                await trio.sleep(RETRY_S)
-            except Superseded:
-                return
-            finally:
-                self._use(None)
-
-    def _use(self, client: KeeperClient | None) -> None:
-        self._client = client
-        self.keepers += client is not None
-        self._changed.set()
-        self._changed = trio.Event()
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a session at the moment."""
-        return self._client is not None
-
-    async def client(self) -> KeeperClient:
-        """Return the session, once there is one."""
-        with trio.fail_after(PATIENCE_S):
-            while self._client is None:
-                await self._changed.wait()
-        return self._client
-
-    async def next_client(self, before: KeeperClient) -> KeeperClient:
-        """Return a session with another keeper than `before`'s."""
-        with trio.fail_after(PATIENCE_S):
-            while self._client is None or self._client is before:
-                await self._changed.wait()
-        return self._client
-
-
 @pytest.fixture
 async def node(supervised: Program, keeper_socket: Path) -> AsyncIterator[NodeServer]:
     """Be a node server."""
     assert not supervised.ended()
-    made = NodeServer(keeper_socket)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.run)
+    async with NodeServer.running(keeper_socket) as made:
         yield made
-        nursery.cancel_scope.cancel()
-    made.backups.close()
 
 
 @pytest.fixture
 async def volume(node: NodeServer, kubelet: KubeletRoot) -> AsyncIterator[PublishedVolume]:
     """Publish the standard files; the volume is gone at the end."""
-    pod_volume = kubelet.volume()
-    pod_volume.prepare()
-    made = PublishedVolume(await node.client(), pod_volume)
-    await made.publish()
-    try:
+    async with node.published(kubelet) as made:
         yield made
-    finally:
-        if node.connected:  # else another one has taken over, and the volume with it
-            made.client = await node.client()
-            await made.unpublish()
-        made.close()
 
 
 def readers(target: Path) -> dict[str, tuple[str, Path]]:
@@ -129,55 +66,6 @@ def readers(target: Path) -> dict[str, tuple[str, Path]]:
         "data": ("pair", target),
         "c": ("c", target / "nest/deep/cert"),
     }
-
-
-def stall_around(report: Report, moment: float) -> float:
-    """Return the longest gap between two completed reads of one reader around an event."""
-    gaps = [
-        later - earlier
-        for earlier, later in pairwise(report.ended)
-        if later >= moment - AROUND_S and earlier <= moment + AROUND_S
-    ]
-    return max(gaps, default=0.0)
-
-
-def summary(reports: list[Report], kills: list[float]) -> str:
-    """Return a line for each reader, and the stalls."""
-    stalls = sorted(max(stall_around(report, kill) for report in reports) for kill in kills)
-    lines = [
-        f"{report.reader}: {len(report.begun)} reads, faults {report.faults or 'none'} "
-        f"{' '.join(report.examples)}"
-        for report in reports
-    ]
-    milliseconds = " ".join(f"{stall * 1e3:.0f}" for stall in stalls)
-    return "\n".join([*lines, f"stalls of {len(kills)} kills, ms: {milliseconds}"])
-
-
-async def rotate_for_ever(node: NodeServer, volume: PublishedVolume, running: Load) -> None:
-    """Rotate at a fixed pace; a rotation that a keeper took with it is asked for anew."""
-    while True:
-        await trio.sleep(ROTATION_S)
-        volume.client = await node.client()
-        try:
-            running.acknowledge(await volume.rotate())
-        except KeeperUnavailable:
-            await follow(node, volume)
-
-
-async def follow(node: NodeServer, volume: PublishedVolume) -> None:
-    """Take what the next keeper serves for the newest generation, as a node server does."""
-    while True:
-        try:
-            [found] = await (await node.client()).volumes()
-        except KeeperUnavailable:
-            await trio.sleep(RETRY_S)
-            continue
-        assert volume.snapshot is not None
-        assert found.snapshot is not None
-        assert found.generation >= volume.snapshot.generation, "an older generation came back"
-        volume.snapshot.close()
-        volume.snapshot = found.snapshot
-        return
 
 
 @pytest.mark.timeout(180)
@@ -233,9 +121,7 @@ async def test_new_node_server_takes_over_unnoticed(
     """A second node server holds everything; the first lets go; then the keeper dies."""
     await volume.rotate()
     with open(volume.target / "user", "rb") as held:
-        second = NodeServer(keeper_socket)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(second.run)
+        async with NodeServer.running(keeper_socket) as second:
             client = await second.client()
             with trio.fail_after(PATIENCE_S):
                 while node.backups:
@@ -245,5 +131,3 @@ async def test_new_node_server_takes_over_unnoticed(
             assert held.read() == content("user", 2)
             await volume.rotate()
             await volume.unpublish()
-            nursery.cancel_scope.cancel()
-        second.backups.close()

@@ -279,7 +279,7 @@ def test_file_at_the_target_is_refused_and_stays(
 
 def test_failed_mount_leaves_nothing(node: Node, server: Server, announced: list[str]) -> None:
     """Where the private mount cannot be made the request is answered and the target is gone."""
-    announced.append("StartWorker failed")
+    announced.extend(("StartWorker failed", "the volume is a tmpfs: FUSE cannot be had"))
     for _ in range(2):  # again: nothing of the first attempt is in the way
         answer = refused(server.ask(publish(node), [snapshot()]))
         assert answer.error == "VolumeFailed"

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs.supervisor import FIRST_BACKOFF_S, MAX_BACKOFF_S, backoff, command_of_keeper
+from fusefs.supervisor import EXIT_HANDED_OVER as HANDED_OVER
+from fusefs.supervisor import FIRST_BACKOFF_S, MAX_BACKOFF_S, backoff, command_of_keeper, rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,11 +50,14 @@ def test_waits_grow_up_to_a_limit(deaths: int) -> None:
     assert 0 <= backoff(deaths) <= backoff(deaths + 1) <= MAX_BACKOFF_S
 
 
-def test_keeper_gets_all_flags_but_one() -> None:
-    """Its command line is that of the supervisor without what made it one."""
+def test_keeper_gets_the_flags_and_a_rank() -> None:
+    """Its command line is that of the supervisor without what made it one, and with its rank."""
     given_flags = ["--socket=/s", "--supervise", "--kubelet-root", "/k"]
-    expected = [sys.executable, "-m", "fusefs", "--socket=/s", "--kubelet-root", "/k"]
-    assert command_of_keeper(given_flags) == expected
+    before = rank()
+    *command, flag, number = command_of_keeper(given_flags)
+    assert command == [sys.executable, "-m", "fusefs", "--socket=/s", "--kubelet-root", "/k"]
+    assert flag == "--rank"
+    assert before <= int(number) <= rank()
 
 
 class Supervised:
@@ -111,3 +117,16 @@ def test_deaths_are_logged_with_their_code(supervised: Supervised) -> None:
     supervised.stop()
     assert supervised.process.stderr is not None
     assert "the keeper ended with -9" in supervised.process.stderr.read()
+
+
+def test_keeper_that_handed_over_has_no_successor() -> None:
+    """Another pod's keeper serves: none is started again, and the end is a good one."""
+    supervised = Supervised(f"import os; print(os.getpid(), flush=True); os._exit({HANDED_OVER})")
+    with supervised.process:
+        pid = supervised.next_pid()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < deadline, "it is not reaped"
+        assert supervised.stop() == 0
+        assert supervised.process.stdout is not None
+        assert supervised.process.stdout.read() == ""

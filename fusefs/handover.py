@@ -1,0 +1,179 @@
+"""The side of the keeper that serves while a successor takes everything over.
+
+::
+
+    successor                      this keeper
+    TakeOver(rank)          --->   hears no commands any more, lets what is under way end
+                            <---   Hold, HoldGeneration of each volume; Done
+    StandingBy              --->   stops each worker between two requests
+                            <---   Stopped of each volume, so that the successor's serves it; Done
+    Committed               --->   releases the lease and ends
+
+Until Committed everything can be taken back: the successor is killed, since a worker of it that
+serves on would answer from old content, the workers are forked again, and the node server comes
+back by itself.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from fusefs import effects, protocol
+from fusefs.errors import InvalidMessage, Superseded, VolumeFailed
+from fusefs.host import VolumeHost
+from fusefs.loop import Loop, Timer
+
+log = logging.getLogger(__name__)
+
+DRAIN_S: Final = 5.0  # for what a node server still waits for
+COMMIT_S: Final = 10.0  # from then on
+_POLL_S: Final = 0.01
+
+
+@attrs.frozen(kw_only=True)
+class Estate:
+    """What a handover asks of its keeper.
+
+    Attributes:
+        volumes: Returns those that are to be handed over.
+        at_rest: Whether nothing is under way that somebody waits for.
+        begin: Accepts no connections any more.
+        close: Hangs up on everybody but this session.
+        process: Returns the process at the other end of a session.
+        send: Sends to a session.
+        resume: Hears node servers again.
+        leave: Ends the keeper: everything has been handed over.
+    """
+
+    volumes: Callable[[], list[VolumeHost]]
+    at_rest: Callable[[], bool]
+    begin: Callable[[], None]
+    close: Callable[[int], None]
+    process: Callable[[int], int]
+    send: Callable[[int, protocol.Message, tuple[int, ...]], None]
+    resume: Callable[[], None]
+    leave: Callable[[], None]
+
+
+class Handover:
+    """One at a time.
+
+    Attributes:
+        successor: The session that everything goes to, None while nobody takes over.
+    """
+
+    def __init__(self, loop: Loop, estate: Estate, rank: int) -> None:
+        """Wait for a successor that is not older than `rank`."""
+        self._loop = loop
+        self._estate = estate
+        self._rank = rank
+        self.successor: int | None = None
+        self._deadline: Timer | None = None
+        self._running: list[VolumeHost] = []
+        self._stopped: list[VolumeHost] = []
+        self._process = -1  # a pidfd of the successor
+
+    def hear(self, ticket: effects.Ticket, message: protocol.SuccessorMessage) -> None:
+        """Go on with the handover.
+
+        Raises:
+            KeeperError: Not now, or not by this session.
+        """
+        match message:
+            case protocol.TakeOver():
+                self._begin(ticket, message)
+            case _ if ticket.session != self.successor:
+                text = "take over first"
+                raise Superseded(text)
+            case protocol.StandingBy():
+                self._stop_workers(ticket)
+            case protocol.Committed():
+                self._leave()
+
+    def gone(self, session: int) -> None:
+        """Take everything back if it was the successor that has left."""
+        if session == self.successor:
+            log.warning("the successor has left; this keeper serves on")
+            self._take_back()
+
+    def _begin(self, ticket: effects.Ticket, message: protocol.TakeOver) -> None:
+        if message.major != protocol.MAJOR:
+            text = f"this keeper speaks version {protocol.MAJOR} of the control messages"
+            raise InvalidMessage(text)
+        if message.rank < self._rank:
+            text = "the keeper that serves was started later; wait for the lease"
+            raise Superseded(text)
+        if self.successor is not None:
+            text = "another keeper takes over; wait for the lease"
+            raise VolumeFailed(text)
+        log.info("a successor takes over")
+        self._process = os.pidfd_open(self._estate.process(ticket.session))
+        self.successor = ticket.session
+        self._estate.begin()
+        self._wait_for_rest(ticket, self._loop.now() + DRAIN_S)
+
+    def _wait_for_rest(self, ticket: effects.Ticket, until: float) -> None:
+        if self.successor != ticket.session:
+            return
+        if not self._estate.at_rest() and self._loop.now() < until:
+            self._loop.call_later(_POLL_S, lambda: self._wait_for_rest(ticket, until))
+            return
+        self._estate.close(ticket.session)
+        self._deadline = self._loop.call_later(COMMIT_S, self._give_up)
+        self._running = self._estate.volumes()
+        for host in self._running:
+            for notice, descriptors in host.holdings():
+                self._estate.send(ticket.session, notice, descriptors)
+        self._estate.send(ticket.session, protocol.Done(ticket.request), ())
+
+    def _stop_workers(self, ticket: effects.Ticket) -> None:
+        self._stopped = list(self._running)
+        waiting = {host.volume_id for host in self._stopped}
+        done = protocol.Done(ticket.request)
+
+        def stopped(volume_id: str, answered: bool) -> None:  # noqa: FBT001 - a callback
+            if self.successor != ticket.session:
+                return
+            waiting.discard(volume_id)
+            self._estate.send(ticket.session, protocol.Stopped(volume_id, answered), ())
+            if not waiting:
+                self._estate.send(ticket.session, done, ())
+
+        for host in self._stopped:
+            host.stop_serving(functools.partial(stopped, host.volume_id))
+        if not self._stopped:
+            self._estate.send(ticket.session, done, ())
+
+    def _leave(self) -> None:
+        log.info("everything has been handed over")
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._estate.leave()
+
+    def _give_up(self) -> None:
+        log.error("the successor has not taken over in %.0f s; this keeper serves on", COMMIT_S)
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Serve again, once the successor is no more."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.successor = None
+        self._estate.close(0)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        self._loop.watch(self._process, self._serve_again)
+
+    def _serve_again(self) -> None:
+        self._loop.unwatch(self._process)
+        os.close(self._process)
+        stopped, self._stopped, self._running = self._stopped, [], []
+        for host in stopped:
+            host.serve_again()
+        self._estate.resume()
