@@ -5,7 +5,7 @@ from typing import Final
 
 import trio
 
-BURST_S: Final = 0.5
+BURST_S: Final = 0.1
 SHORTEST_WAIT_S: Final = 0.005  # to wake for each single request would cost what it should save
 
 
