@@ -24,7 +24,7 @@ def context_of(asked: str, *, on: bool) -> str:
 
     Args:
         asked: What kubelet passed for the pod, empty when it passed nothing.
-        on: Whether SELinux is on.
+        on: Whether SELinux is on; the kernel knows no context where it is not.
 
     Raises:
         InvalidMessage: `asked` is no context. Nothing else may come into the mount call.
@@ -32,4 +32,4 @@ def context_of(asked: str, *, on: bool) -> str:
     if asked and not _CONTEXT.fullmatch(asked):
         message = f"selinux_context {asked!r} is not of the form USER:ROLE:TYPE[:LEVEL]"
         raise InvalidMessage(message)
-    return asked or (DEFAULT_CONTEXT if on else "")
+    return (asked or DEFAULT_CONTEXT) if on else ""

@@ -1,11 +1,12 @@
 """Which generations of a volume are in use, in a page that outlives the worker.
 
 The worker counts, and says which generations may go; the keeper keeps the page for its successor
-and never reads it. All that a lie can do is keep a generation of the liar's own volume until the
+and reads nothing in it but whether the volume has been frozen. All that a lie can do is keep a generation of the liar's own volume until the
 budget is spent. A worker that dies between counting and answering makes a count drift upwards by
 one: that generation is kept until the volume goes or the budget is spent.
 
-Layout: generation of the plan in progress, steps of it done, one slot per generation, the journal.
+Layout: generation of the plan in progress, steps of it done, one slot per generation, a mark when
+the volume has been frozen, the journal.
 """
 
 import fcntl
@@ -20,10 +21,12 @@ _HEADER: Final = struct.Struct("=QQ")
 _SLOT: Final = struct.Struct("=QQQ")  # generation (0: free), lookup count, open handles
 MAX_GENERATIONS: Final = 1000
 _JOURNAL_AT: Final = 24576
+_FROZEN: Final = b"frozen\0\0"
+_FROZEN_AT: Final = _JOURNAL_AT - len(_FROZEN)
 PAGE_BYTES: Final = _JOURNAL_AT + SLOTS * SLOT_BYTES
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
-assert _HEADER.size + MAX_GENERATIONS * _SLOT.size <= _JOURNAL_AT  # noqa: S101 - a constant of this file
+assert _HEADER.size + MAX_GENERATIONS * _SLOT.size <= _FROZEN_AT  # noqa: S101 - a constant of this file
 
 
 class Usage:
@@ -68,6 +71,16 @@ class Usage:
             return False
         sealed = seals & (_SEALS | fcntl.F_SEAL_WRITE) == _SEALS
         return sealed and os.fstat(fd).st_size >= PAGE_BYTES
+
+    @staticmethod
+    def mark_frozen(fd: int) -> None:
+        """Mark the page in `fd`: its connection cannot be served as a volume any more."""
+        os.pwrite(fd, _FROZEN, _FROZEN_AT)
+
+    @staticmethod
+    def is_frozen(fd: int) -> bool:
+        """Return whether the page in `fd` is marked."""
+        return os.pread(fd, len(_FROZEN), _FROZEN_AT) == _FROZEN
 
     def close(self) -> None:
         """Unmap the page."""

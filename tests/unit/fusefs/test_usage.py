@@ -148,3 +148,17 @@ def test_counts_agree_with_a_counter(changes: list[tuple[int, bool, int, bool]])
         in_use = {one for one in range(1, 5) if lookups[one] or handles[one]}
         assert {one for one in range(1, 5) if page.usage.in_use(one)} == in_use
     page.close()
+
+
+def test_frozen_volume_is_known_by_its_page() -> None:
+    """The mark is in nobody's way: counts and the journal read on."""
+    fd = Usage.create()
+    usage = Usage(fd)
+    usage.add_lookups(7, 3)
+    assert not Usage.is_frozen(fd)
+    Usage.mark_frozen(fd)
+    assert Usage.is_frozen(fd)
+    assert usage.in_use(7)
+    assert usage.journal(0).take_lost() is None
+    usage.close()
+    os.close(fd)
