@@ -193,8 +193,8 @@ class Succession:
             self.tell(protocol.Ping())
 
     def _kill(self, one: WorkerProcess) -> None:
-        one.kill()
         self._later(REAP_S, functools.partial(self._give_up, one))
+        one.kill()
 
     def _give_up(self, one: WorkerProcess) -> None:
         """Do without a worker that cannot be killed: its successor sets it free by serving."""

@@ -2,167 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from typing import TYPE_CHECKING
-
 import pytest
-from typing_extensions import override
 
-from fakes.virtualloop import VirtualLoop
-from fusefs import protocol, sandbox, succession
-from fusefs.succession import READY_DEADLINE_S, REAP_S, STOP_S, Listener, Succession
+from fakes.succession import KILLED, World
+from fusefs import protocol
+from fusefs.succession import READY_DEADLINE_S, REAP_S, STOP_S
 from fusefs.watchdog import PATIENCE_S, PING_S
-from fusefs.worker import EXIT_MISMATCH, EXIT_STOPPED, Assignment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from fusefs.loop import Loop
-
-KILLED = -9
-
-
-class Worker:
-    """Stands for `fusefs.workerprocess.WorkerProcess`.
-
-    Attributes:
-        mortal: Whether a kill ends it; one that is blocked in the kernel lives on.
-        alive: Whether it answers pings.
-    """
-
-    def __init__(
-        self,
-        _loop: Loop,
-        prepare: Callable[[socket.socket], Assignment],
-        spoke: Callable[[protocol.FromWorker], None],
-        ended: Callable[[int, float], None],
-    ) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            self.assignment = prepare(theirs)
-        self.pid = 100 + self.assignment.number
-        self.say = spoke
-        self._ended = ended
-        self._gone: Callable[[], None] | None = None
-        self.told: list[protocol.Message] = []
-        self.mortal = self.alive = True
-        self.killed = self.over = False
-
-    def tell(self, message: protocol.Message, _descriptors: Sequence[int] = ()) -> None:
-        """Answer a ping; note anything else."""
-        if not isinstance(message, protocol.Ping):
-            self.told.append(message)
-        elif self.alive:
-            self.say(protocol.Pong())
-
-    def kill(self) -> None:
-        """End, if that is possible."""
-        self.killed = True
-        if self.mortal:
-            self.end(KILLED)
-
-    def end(self, code: int) -> None:
-        """End with an exit code."""
-        if self.over:
-            return
-        self.over = True
-        if self._gone is not None:
-            self._gone()
-        else:
-            self._ended(code, 1.0)
-
-    def abandon(self, gone: Callable[[], None]) -> None:
-        """Be heard no more."""
-        self._gone = gone
-        self.say = lambda _: None
-        self.kill()
-
-
-class World:
-    """A succession, its workers, and what its owner hears."""
-
-    def __init__(self, *, standby: bool = False) -> None:
-        self.loop = VirtualLoop()
-        self.workers: list[Worker] = []
-        self.heard: list[str] = []
-        self.restarting = True
-        listener = Listener(
-            ready=lambda _: self.heard.append("ready"),
-            spoke=lambda said: self.heard.append(type(said).__name__),
-            ended=self.end,
-            standing_by=lambda: self.heard.append("standing by"),
-            refused=lambda: self.heard.append("refused"),
-        )
-        self.succession = Succession(
-            self.loop, self.assign, listener, volume_id="v", standby=standby
-        )
-
-    def assign(self, control: socket.socket, root: int) -> Assignment:
-        """Return an assignment of which nothing is used."""
-        return Assignment(
-            device=-1,
-            control=control,
-            usage=-1,
-            root=root,
-            init_request=b"",
-            first_reply=None,
-            snapshots=(),
-            pending=None,
-            plan=None,
-            primed=True,
-            uid=1,
-            keeper=1,
-        )
-
-    def end(self, _: float) -> None:
-        """Hear that a worker has ended; do as the volume does."""
-        self.heard.append("ended")
-        if self.restarting:
-            self.succession.start()
-
-    @property
-    def worker(self) -> Worker:
-        """The newest worker."""
-        return self.workers[-1]
-
-    def serve(self) -> Worker:
-        """Start a worker and let it come up."""
-        self.succession.start()
-        self.worker.say(protocol.Ready(b""))
-        return self.worker
+from fusefs.worker import EXIT_MISMATCH, EXIT_STOPPED
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
-    """Return a function that makes a succession without a worker."""
-    worlds: list[World] = []
-
-    class Listed(Worker):
-        @override
-        def __init__(
-            self,
-            loop: Loop,
-            prepare: Callable[[socket.socket], Assignment],
-            spoke: Callable[[protocol.FromWorker], None],
-            ended: Callable[[int, float], None],
-        ) -> None:
-            super().__init__(loop, prepare, spoke, ended)
-            worlds[-1].workers.append(self)
-
-    def made(*, standby: bool = False) -> World:
-        worlds.append(World(standby=standby))
-        return worlds[-1]
-
-    monkeypatch.setattr(succession, "WorkerProcess", Listed)
-    monkeypatch.setattr(sandbox, "empty_root", lambda: os.open("/", os.O_PATH))
-    return made
-
-
-@pytest.fixture
-def world(make: Callable[..., World]) -> World:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Return a succession whose workers serve at once."""
-    return make()
+    return World(monkeypatch)
 
 
 def test_serving_worker_is_left_alone(world: World) -> None:
@@ -296,9 +148,9 @@ def test_without_a_worker_nothing_waits(world: World) -> None:
 
 
 @pytest.mark.parametrize("recover", [False, True])
-def test_standby_waits_for_the_word(make: Callable[..., World], *, recover: bool) -> None:
+def test_standby_waits_for_the_word(monkeypatch: pytest.MonkeyPatch, *, recover: bool) -> None:
     """It is ready for service and watched; those after it serve at once."""
-    world = make(standby=True)
+    world = World(monkeypatch, standby=True)
     world.succession.start()
     assert world.worker.assignment.standby
     world.worker.say(protocol.Standby(b""))
