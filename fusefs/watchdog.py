@@ -2,7 +2,7 @@
 
 from typing import Final
 
-PING_S: Final = 0.5  # between two questions
+PING_S: Final = 1.0  # between two questions
 PATIENCE_S: Final = 2.5  # without an answer
 LATE_S: Final = 1.0  # so late a tick says that it was the keeper that did not run
 
