@@ -21,6 +21,7 @@ from fusefs import initmsg
 from fusefs.attributes import Attributes
 from fusefs.errnos import errno_of
 from fusefs.errors import NodeError, NoSuchName
+from fusefs.gate import Gate
 from fusefs.nodeids import Handle, split
 from fusefs.nodes import NodeTable
 
@@ -77,16 +78,21 @@ class Fossil:
             READDIRPLUS: lambda node, body: self._list(node, body, plus=True),
         }
 
-    async def serve(self, device: int, answered: Callable[[], None]) -> None:
-        """Answer the kernel until the connection ends; `answered` is called after each request."""
+    async def serve(self, gate: Gate, number: int, answered: Callable[[], None]) -> None:
+        """Answer the kernel until the connection ends or the gate is closed.
+
+        Args:
+            gate: Lets requests through.
+            number: The descriptor that requests come from; the session's.
+            answered: Called after each request.
+        """
         buffer = bytearray(initmsg.READ_BUFFER_BYTES)
         while True:
             try:
-                await trio.lowlevel.wait_readable(device)
-            except trio.ClosedResourceError:  # the worker is to stop
+                await gate.wait_readable(number)
+                length = os.readv(number, [buffer])
+            except trio.ClosedResourceError:
                 return
-            try:
-                length = os.readv(device, [buffer])
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     return
@@ -96,7 +102,7 @@ class Fossil:
             reply = self.answer(bytes(memoryview(buffer)[:length]))
             if reply is not None:
                 with contextlib.suppress(FileNotFoundError):  # whoever asked has been killed
-                    os.write(device, reply)
+                    os.write(number, reply)
             answered()
 
     def answer(self, request: bytes) -> bytes | None:

@@ -54,6 +54,10 @@ class Gate:
         self._closed = True
         trio.lowlevel.notify_closing(self.device)
 
+    def reopen(self) -> None:
+        """Let requests through again, once pyfuse3's loop has ended."""
+        self._closed = False
+
     def recover(self) -> None:
         """Have the requests answered that a worker before took, and died with."""
         os.write(self.device, initmsg.resend())

@@ -1,9 +1,10 @@
 """Which generations of a volume are in use, in a page that outlives the worker.
 
 The worker counts, and says which generations may go; the keeper keeps the page for its successor
-and reads nothing in it but whether the volume has been frozen. All that a lie can do is keep a generation of the liar's own volume until the
-budget is spent. A worker that dies between counting and answering makes a count drift upwards by
-one: that generation is kept until the volume goes or the budget is spent.
+and reads nothing in it but whether the volume has been frozen. All that a lie can do is keep a
+generation of the liar's own volume until the budget is spent, or end that volume. A worker that
+dies between counting and answering makes a count drift upwards by one: that generation is kept
+until the volume goes or the budget is spent.
 
 Layout: generation of the plan in progress, steps of it done, one slot per generation, a mark when
 the volume has been frozen, the journal.
@@ -81,6 +82,11 @@ class Usage:
     def is_frozen(fd: int) -> bool:
         """Return whether the page in `fd` is marked."""
         return os.pread(fd, len(_FROZEN), _FROZEN_AT) == _FROZEN
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the page is marked: no handle may be given out any more."""
+        return self._page[_FROZEN_AT : _FROZEN_AT + len(_FROZEN)] == _FROZEN
 
     def close(self) -> None:
         """Unmap the page."""

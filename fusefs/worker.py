@@ -5,11 +5,12 @@ afterwards must be imported before: there is no file system to import from.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -51,6 +52,7 @@ class Assignment:
         primed: Whether the mount has been primed already.
         uid: The worker's own user and group id.
         keeper: The keeper's pid.
+        digests: What the snapshots in secret memory must hold, by generation.
         user_namespace: Whether the pod has a user namespace of its own.
         number: How many workers the volume has had in this keeper.
         journaled: Whether requests are noted down, for want of a kernel that sends them again.
@@ -70,6 +72,7 @@ class Assignment:
     primed: bool
     uid: int
     keeper: int
+    digests: Mapping[int, bytes] = attrs.field(factory=dict)
     user_namespace: bool = False
     number: int = 0
     journaled: bool = False
@@ -121,8 +124,8 @@ async def live(assignment: Assignment, usage: Usage) -> int:
         gate = session.journaled(started, assignment.device, usage.journal(assignment.number), pace)
     else:
         gate = session.direct(started, assignment.device, pace)
-    worker = Worker(assignment, table, gate.invalidate)
-    return await worker.serve(gate, started.reply, recover=recover)
+    worker = Worker(assignment, table, gate.invalidate, frozen=usage.frozen)
+    return await worker.serve(gate, started, recover=recover)
 
 
 async def stand_by(control: socket.socket, reply: bytes) -> protocol.Attach | None:
@@ -158,12 +161,17 @@ class Worker:
     """Serves a table, and changes it as the keeper says."""
 
     def __init__(
-        self, assignment: Assignment, table: NodeTable, invalidate: Callable[[int], bool]
+        self,
+        assignment: Assignment,
+        table: NodeTable,
+        invalidate: Callable[[int], bool],
+        *,
+        frozen: bool = False,
     ) -> None:
         """Fill `table` with what the assignment holds.
 
         `invalidate` makes the kernel ask again for a node's attributes, and returns whether it
-        knows the node.
+        knows the node. `frozen` says that no handle may be given out any more.
         """
         self._first = assignment.first_reply is None
         self._table = table
@@ -172,20 +180,22 @@ class Worker:
         self._gate: Gate | None = None
         self._stopped = False
         self._adopted: protocol.Swapped | protocol.Rejected | None = None
-        self._fossil: fossil.Fossil | None = None
+        self._fossil = fossil.Fossil(table) if frozen else None
         self._draining = False
-        settled = [pair for pair in assignment.snapshots if pair[0] != assignment.pending]
-        for _, fd in settled:
-            table.keep(Snapshot.map(fd))
+        digests = assignment.digests
+        for generation, fd in assignment.snapshots:
+            if generation != assignment.pending:
+                table.keep(Snapshot.map(fd, digests.get(generation, b"")))
         newest = max(table.generations)
         table.begin(newest, plan.Plan(generation=newest, previous=0))
         table.priming = not assignment.primed
         for generation, fd in assignment.snapshots:
             if generation == assignment.pending and assignment.plan is not None:
-                self._adopted = self._adopt(generation, assignment.plan, fd)
+                digest = digests.get(generation, b"")
+                self._adopted = self._adopt(generation, assignment.plan, fd, digest)
 
     def _adopt(
-        self, generation: int, encoded: bytes, fd: int
+        self, generation: int, encoded: bytes, fd: int, digest: bytes
     ) -> protocol.Swapped | protocol.Rejected:
         """Make a generation the current one, or leave everything as it is; return what to say.
 
@@ -194,7 +204,7 @@ class Worker:
         """
         with contextlib.ExitStack() as undo:
             try:
-                snapshot = Snapshot.map(fd)
+                snapshot = Snapshot.map(fd, digest)
                 undo.callback(snapshot.close)
                 new_plan = plan.decode(encoded)
                 self._check(generation, snapshot, new_plan)
@@ -218,22 +228,25 @@ class Worker:
                 message = "the plan changes a file that the snapshot does not have"
                 raise InvalidSnapshot(message)
 
-    async def serve(self, gate: Gate, reply: bytes, *, recover: bool) -> int:
+    async def serve(self, gate: Gate, started: session.Started, *, recover: bool) -> int:
         """Serve until the connection or the keeper ends; return the exit code."""
         self._gate = gate
         if self._first:
-            session.answer_init(gate.device, reply)
+            session.answer_init(gate.device, started.reply)
         if recover:
             gate.recover()
             # The predecessor may have swapped and died before it told the kernel.
             self._invalidate_all(self._table.live_nodes())
-        self.say_ready(reply)
+        self.say_ready(started.reply)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey)
-            await session.serve(gate)
-            if self._fossil is not None:
-                protocol.send(self._control, protocol.Freezing())
-                await self._fossil.serve(gate.device, self._say_if_drained)
+            if self._fossil is None:
+                await session.serve(gate)
+                if self._fossil is not None:
+                    gate.reopen()
+                    protocol.send(self._control, protocol.Freezing())
+            if self._fossil is not None and not self._stopped:
+                await self._fossil.serve(gate, started.number, self._say_if_drained)
             nursery.cancel_scope.cancel()
         return EXIT_STOPPED if self._stopped else EXIT_ABORTED
 
@@ -262,8 +275,8 @@ class Worker:
     ) -> None:
         """Do as the keeper says, and tell it."""
         match message:
-            case protocol.Swap(generation=generation, plan=encoded):
-                self._swap(generation, encoded, descriptors[0])
+            case protocol.Swap():
+                self._swap(message, descriptors[0])
             case protocol.Finish():
                 self._table.finish()
             case protocol.Primed():
@@ -287,7 +300,7 @@ class Worker:
                 self._say_if_drained()
 
     def _freeze(self) -> None:
-        """Leave pyfuse3's loop for good, between two requests."""
+        """Leave pyfuse3's loop for good, between two requests, unless that has been done."""
         if self._fossil is None:
             self._fossil = fossil.Fossil(self._table)
             self._close_gate()
@@ -299,12 +312,12 @@ class Worker:
             self._draining = False
             protocol.send(self._control, protocol.Drained())
 
-    def _swap(self, generation: int, encoded: bytes, fd: int) -> None:
+    def _swap(self, message: protocol.Swap, fd: int) -> None:
         """Make the generation current, then make the kernel ask again for what changed."""
-        outcome = self._adopt(generation, encoded, fd)
+        outcome = self._adopt(message.generation, message.plan, fd, message.digest)
         if isinstance(outcome, protocol.Swapped):
-            snapshot = self._table.generations[generation].snapshot
-            changed = [snapshot.files[path].node for path in plan.decode(encoded).changed]
+            snapshot = self._table.generations[message.generation].snapshot
+            changed = [snapshot.files[path].node for path in plan.decode(message.plan).changed]
             changed.extend(entry.node for entry in snapshot.directories.values())
             self._invalidate_all(changed)
         protocol.send(self._control, outcome)
@@ -321,4 +334,5 @@ def warm_up() -> None:
     except ValueError:
         traceback.format_exc()
     "warm".encode("idna").decode("idna")
+    hashlib.sha256(b"warm").digest()
     trio.run(trio.lowlevel.checkpoint)

@@ -22,16 +22,17 @@ from fusefs.nodeids import ROOT_NODE
 
 if TYPE_CHECKING:
     from fusefs.gate import Gate
+    from fusefs.session import Started
 
 
 class MisbehavingWorker(worker.Worker):
     """A worker that obeys two more signals."""
 
     @override
-    async def serve(self, gate: Gate, reply: bytes, *, recover: bool) -> int:
+    async def serve(self, gate: Gate, started: Started, *, recover: bool) -> int:
         signal.signal(signal.SIGUSR1, lambda *_: spin())
         signal.signal(signal.SIGUSR2, lambda *_: block(gate.device))
-        return await super().serve(gate, reply, recover=recover)
+        return await super().serve(gate, started, recover=recover)
 
 
 def spin() -> None:

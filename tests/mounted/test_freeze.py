@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 import trio
 
 from fusefs.client import connect
+from fusefs.errors import KeeperUnavailable, VolumeFailed, VolumeUnknown
 from harness.load import load, summary
-from harness.volumes import PublishedVolume, bind_file, content
+from harness.volumes import LIVE_FILES, PublishedVolume, bind_file, content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -170,7 +172,7 @@ async def test_repair_names_what_must_restart(
         else:
             keeper.kill()
             keeper_socket.unlink()
-            with pytest.raises(OSError, match="not connected|abort"):
+            with pytest.raises(OSError, match=r"not connected|abort"):
                 (volume.target / "user").stat()
         assert not holders(before)
         async with successor(volume, keeper, keeper_socket):
@@ -183,3 +185,70 @@ async def test_repair_names_what_must_restart(
             await volume.unpublish()
             volume.close()
     assert not kubelet.mounts()
+
+
+@pytest.mark.parametrize("takeover", ["resend", "journal"])
+@pytest.mark.timeout(120)
+async def test_killed_workers_do_not_spoil_a_freeze(
+    published: PublishedVolume,
+    keeper: Program,
+    keeper_socket: Path,
+    kubelet: KubeletRoot,
+    tmp_path: Path,
+) -> None:
+    """Workers die and rotations come while a volume is frozen: what is left is whole and new."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    readers = {
+        "live": ("live", published.target / "user"),
+        "list": ("list", published.target),
+        "data": ("pair", published.target),
+    }
+    async with contextlib.AsyncExitStack() as sessions:
+        for round_ in range(ROUNDS):
+            with load(tmp_path / f"load-{round_}", readers) as running:
+                await trio.sleep(0.2)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(rotate_until_refused, published)
+                    pids = [await published.worker_pid()]
+                    await trio.sleep(chance.random() * 0.1)
+                    os.kill(keeper.pid, signal.SIGUSR1)
+                    for _ in range(chance.randint(1, 3)):
+                        await trio.sleep(chance.random() * 0.03)
+                        pids += kill_children(keeper.pid)
+                    with trio.fail_after(20):
+                        while not keeper.ended():
+                            await trio.sleep(0.01)
+                assert not holders(connection_of(kubelet))
+                await trio.sleep(0.2)
+                reports = running.stop()
+            print(summary(reports), pids)
+            assert not any(report.faults for report in reports), summary(reports)
+            generation = int(os.readlink(published.target / "..data").removeprefix(".."))
+            seen = look(published.target)
+            for path in LIVE_FILES:
+                assert bytes.fromhex(seen[f"./{path}"]) == content(path, generation)
+                assert seen[f"./{path}"] == seen[f"./..{generation}/{path}"]
+            await sessions.enter_async_context(successor(published, keeper, keeper_socket))
+            published.close()
+            await published.publish()
+
+
+async def rotate_until_refused(published: PublishedVolume) -> None:
+    """Bring in one generation after another until the keeper takes none any more."""
+    with contextlib.suppress(VolumeFailed, VolumeUnknown, KeeperUnavailable):
+        while True:
+            await published.rotate()
+
+
+def kill_children(pid: int) -> list[int]:
+    """Kill every process that a process has started; return them."""
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    killed = []
+    with contextlib.suppress(OSError):
+        for child in found.read_text(encoding="ascii").split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+                killed.append(int(child))
+    return killed

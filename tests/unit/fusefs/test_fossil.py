@@ -14,7 +14,9 @@ import trio
 from fakes.volumes import FakeVolume, volume_of
 from fusefs import fossil
 from fusefs.fossil import Fossil
+from fusefs.gate import Gate
 from fusefs.nodeids import ROOT_NODE, Handle, joined
+from fusefs.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,14 +194,15 @@ def test_stale_node_is_said_to_be(volume: FakeVolume) -> None:
 
 
 async def test_served_one_after_another(volume: FakeVolume) -> None:
-    """Each request is answered in order, and then told of."""
+    """Each request is answered in order, and then told of, until the gate is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.settimeout(0)
     answered: list[int] = []
     with ours, theirs:
         async with trio.open_nursery() as nursery:
+            gate = Gate(theirs.fileno(), Pace(10**6))
             nursery.start_soon(
-                Fossil(volume.table).serve, theirs.fileno(), lambda: answered.append(1)
+                Fossil(volume.table).serve, gate, theirs.fileno(), lambda: answered.append(1)
             )
             with trio.fail_after(5):
                 for unique in (2, 4):
@@ -207,5 +210,5 @@ async def test_served_one_after_another(volume: FakeVolume) -> None:
                     await trio.lowlevel.wait_readable(ours)
                     reply = os.read(ours.fileno(), 64)
                     assert struct.unpack("=IiQ", reply) == (16, -errno.ENOSYS, unique)
-            nursery.cancel_scope.cancel()
+            gate.close()
     assert len(answered) == 2
