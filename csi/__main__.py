@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 def main(config: Config) -> None:
     """Run until told to stop; fail if a socket cannot be bound, or there is no cluster."""
     coredump.forbid()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every generation is held
+    # Every generation is held, and in secret memory as far as the second limit allows.
+    for limited in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK):
+        most = resource.getrlimit(limited)[1]
+        resource.setrlimit(limited, (most, most))
     configure(level=config.log_level, as_json=config.log_json)
     started = True
     try:

@@ -167,6 +167,7 @@ class Delivery:
             FusefsError: The keeper did not take it; the volume stays LOST.
         """
         previous = _snapshot(volume)
+        previous.check_intact()  # the worker that is gone could write to it
         sealed = seal(list(_specs_of(previous)), previous=previous, now_ns=self._now_ns())
         options = decode_options(volume.record)
         record = encode_record(volume.spec, volume.versions, options)

@@ -27,6 +27,7 @@ class Held:
 
     fd: int
     plan: bytes | None = attrs.field(repr=False)
+    digest: bytes = b""
 
 
 @attrs.define(kw_only=True)
@@ -55,7 +56,7 @@ class Backup:
     acknowledged: int
     finished: bool = True
     generations: dict[int, Held] = attrs.field(factory=dict)
-    awaited: dict[int, bytes | None] = attrs.field(factory=dict, repr=False)
+    awaited: dict[int, protocol.Generation] = attrs.field(factory=dict, repr=False)
     served: int = 0
     confirmed: bool = True
 
@@ -89,7 +90,7 @@ class Backup:
             usage=usage,
             acknowledged=volume.acknowledged,
             finished=plans[volume.acknowledged] is None,
-            awaited=plans,
+            awaited={generation.number: generation for generation in volume.generations},
             served=max(plans),
         )
 
@@ -102,7 +103,9 @@ class Backup:
             record=self.record,
             acknowledged=self.acknowledged,
             generations=tuple(
-                protocol.Generation(number, held.plan if number in self.unfinished else None)
+                protocol.Generation(
+                    number, held.plan if number in self.unfinished else None, held.digest
+                )
                 for number, held in sorted(self.generations.items())
             ),
             init_request=self.init_request,
@@ -130,10 +133,10 @@ class Backup:
         """Return the generations held that are newer than this one, oldest first."""
         return [number for number in sorted(self.generations) if number > generation]
 
-    def add(self, generation: int, fd: int, plan: bytes | None) -> None:
+    def add(self, generation: int, held: Held) -> None:
         """Hold a generation, whose descriptor belongs to this object from now on."""
         self.drop([generation])
-        self.generations[generation] = Held(fd, plan)
+        self.generations[generation] = held
 
     def drop(self, generations: Iterable[int]) -> None:
         """Let go of generations."""
@@ -176,7 +179,8 @@ class Incoming:
         if backup is None or generation not in backup.awaited or len(descriptors) != 1:
             message = f"generation {generation} of volume {volume_id!r} was not announced"
             raise InvalidMessage(message)
-        backup.add(generation, descriptors.pop(), backup.awaited.pop(generation))
+        announced = backup.awaited.pop(generation)
+        backup.add(generation, Held(descriptors.pop(), announced.plan, announced.digest))
         return None if backup.awaited else self._volumes.pop(volume_id)
 
     def close(self) -> None:
@@ -241,8 +245,7 @@ class Backups:
         if known is not None:
             if known.identity == backup.identity:
                 for number in known.above(backup.served):
-                    held = known.generations.pop(number)
-                    backup.add(number, held.fd, held.plan)
+                    backup.add(number, known.generations.pop(number))
             known.close()
         self._volumes[backup.volume_id] = backup
 
@@ -256,7 +259,7 @@ class Backups:
         """Hold a generation that is about to be sent: nobody knows when it arrives."""
         backup = self._volumes.get(message.volume_id)
         if backup is not None:
-            backup.add(message.generation, os.dup(fd), message.plan)
+            backup.add(message.generation, Held(os.dup(fd), message.plan, message.digest))
 
     def refused(self, message: protocol.Rotate) -> None:
         """Let go of a generation that the keeper did not take."""

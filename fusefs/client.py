@@ -143,6 +143,7 @@ class KeeperClient:
             options.filesystem,
             options.user_namespace,
             options.selinux_context,
+            sealed.snapshot.digest,
         )
         pending = await self._ask(message, [sealed.snapshot.fd])
         self._backups.recorded(volume_id, record)
@@ -159,8 +160,10 @@ class KeeperClient:
         """
         request = next(self._requests)
         generation = sealed.snapshot.generation
+        digest = sealed.snapshot.digest
         await self._rotate(
-            protocol.Rotate(request, volume_id, generation, sealed.plan, record), sealed.snapshot.fd
+            protocol.Rotate(request, volume_id, generation, sealed.plan, record, digest),
+            sealed.snapshot.fd,
         )
 
     async def _rotate(self, message: protocol.Rotate, snapshot: int) -> None:
@@ -219,7 +222,8 @@ class KeeperClient:
         """Return the newest snapshot of a volume, None when it is gone meanwhile."""
         try:
             pending = await self._ask(protocol.FetchSnapshot(next(self._requests), volume_id))
-            return Snapshot.map(pending.descriptors.pop())
+            assert isinstance(pending.answer, protocol.SnapshotOf)  # noqa: S101 - what was asked for
+            return Snapshot.map(pending.descriptors.pop(), pending.answer.digest)
         except VolumeUnknown:
             return None
         except (InvalidSnapshot, IndexError):
@@ -279,7 +283,12 @@ class KeeperClient:
         for number in backup.lacking():
             held = backup.generations[number]
             message = protocol.Rotate(
-                next(self._requests), backup.volume_id, number, held.plan or b"", backup.record
+                next(self._requests),
+                backup.volume_id,
+                number,
+                held.plan or b"",
+                backup.record,
+                held.digest,
             )
             try:
                 await self._rotate(message, held.fd)

@@ -19,15 +19,16 @@ log = logging.getLogger(__name__)
 _ATTEMPTS: Final = 3
 
 
-def fill(device: int, descriptors: Sequence[int]) -> int:
+def fill(device: int, generations: Sequence[tuple[int, bytes]]) -> int:
     """Fill the kernel's caches in the mount of the working directory; return the exit code.
 
     Args:
         device: The FUSE device, to make the kernel forget what it may have kept of older content.
-        descriptors: Every generation kept, oldest first; the last one is shown.
+        generations: Descriptor and digest of every generation kept, oldest first; the last one
+            is shown.
     """
     with contextlib.ExitStack() as mapped:
-        kept = [Snapshot.map(descriptor) for descriptor in descriptors]
+        kept = [Snapshot.map(descriptor, digest) for descriptor, digest in generations]
         for snapshot in kept:
             mapped.callback(snapshot.close)
         shown = kept[-1]

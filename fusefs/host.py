@@ -150,7 +150,8 @@ class VolumeHost(Host):
             record=self.record,
             acknowledged=self.state.acknowledged,
             generations=tuple(
-                protocol.Generation(number, plans.get(number)) for number in generations
+                protocol.Generation(number, plans.get(number), self.kept.digest(number))
+                for number in generations
             ),
             init_request=self._mounted.init_request,
             init_reply=self._mounted.first_reply or b"",
@@ -195,8 +196,9 @@ class VolumeHost(Host):
                 self.announce()
                 self._carry_out(self.state.attached())
             case effects.SendSwap(rotation=rotation):
-                message = protocol.Swap(rotation.generation, rotation.plan)
-                self._workers.tell(message, [self.kept.descriptor(rotation.generation)])
+                generation = rotation.generation
+                message = protocol.Swap(generation, rotation.plan, self.kept.digest(generation))
+                self._workers.tell(message, [self.kept.descriptor(generation)])
             case effects.Discard(generation=generation):
                 self._drop([generation])
             case effects.StartTouch(rotation=rotation, only=only):
@@ -249,6 +251,7 @@ class VolumeHost(Host):
             init_request=self._mounted.init_request,
             first_reply=self._mounted.first_reply,
             snapshots=tuple(self.kept.descriptors(up_to=self.state.served)),
+            digests=self.kept.digests(),
             pending=self.state.served if self.state.rotation else None,
             plan=self.state.plan_in_progress,
             primed=self.state.primed,
@@ -388,15 +391,19 @@ class VolumeHost(Host):
         if not self._mounted.set_writable(writable=False):
             message = "a file is still open for writing"
             raise VolumeFailed(message)
+        Usage.mark_frozen(self._usage)
         self._workers.tell(protocol.Freeze())
 
     def _fill(self) -> None:
         device = self._mounted.device
-        snapshots = [fd for _, fd in self.kept.descriptors(up_to=self.state.served)]
+        snapshots = [
+            (fd, self.kept.digest(number))
+            for number, fd in self.kept.descriptors(up_to=self.state.served)
+        ]
         self._start_child(
             lambda: freeze.fill(device, snapshots),
             lambda code: self._carry_out(self.state.filled(succeeded=code == 0)),
-            descriptors=(device, *snapshots),
+            descriptors=(device, *(fd for fd, _ in snapshots)),
         )
 
     def _drained(self) -> None:

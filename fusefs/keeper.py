@@ -10,7 +10,6 @@ import functools
 import gc
 import logging
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -227,7 +226,7 @@ class Keeper:
     def _send_snapshot(self, ticket: effects.Ticket, volume_id: str) -> None:
         host = self._volumes.known(volume_id)
         newest = host.state.newest
-        answer = protocol.SnapshotOf(ticket.request, newest)
+        answer = protocol.SnapshotOf(ticket.request, newest, host.kept.digest(newest))
         self._send(ticket, answer, (host.kept.descriptor(newest),))
 
     def _publish(
@@ -255,7 +254,7 @@ class Keeper:
         if host.state.waiting >= MAX_WAITING:
             text = f"{MAX_WAITING} generations of volume {message.volume_id!r} are under way"
             raise OverBudget(text)
-        take_snapshot(host.kept, message.generation, descriptors)
+        take_snapshot(host.kept, message.generation, descriptors, message.digest)
         host.record = message.record
         host.rotate(effects.Rotation(message.generation, previous, message.plan, ticket))
 
@@ -295,8 +294,7 @@ def run(config: Config) -> int:
     sandbox.forbid_core_files()  # children inherit it, also until they give up the rest
     check_uid_base(config.worker_uid_base)
     check_privileges()
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sandbox.raise_limits()
     syscalls.unshare(syscalls.CLONE_NEWNET)  # it talks to nobody
     try:
         mounts.share_only(f"{config.kubelet_root}/pods")

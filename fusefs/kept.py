@@ -15,7 +15,7 @@ import attrs
 
 from fusefs.errors import OverBudget
 from fusefs.locking import LockedPages
-from fusefs.memory import check_sealed
+from fusefs.memory import check_stored, is_secret
 from fusefs.snapshot import MAX_SNAPSHOT_BYTES
 from fusefs.usage import MAX_GENERATIONS
 
@@ -28,7 +28,8 @@ _MARGIN: Final = 8  # generations; those on their way in need a slot as well
 class _Kept:
     fd: int
     size: int
-    pages: LockedPages
+    digest: bytes
+    pages: LockedPages | None
     superseded_at: float | None = None
 
 
@@ -46,24 +47,26 @@ class KeptGenerations:
         self._budget_bytes = budget_bytes
         self._clock = clock
 
-    def add(self, generation: int, fd: int) -> None:
+    def add(self, generation: int, fd: int, digest: bytes = b"") -> None:
         """Keep the snapshot in `fd`, which belongs to this object from now on, also on failure.
 
+        Secret memory comes with its digest, and is locked by what it is; a sealed file needs none.
+
         Raises:
-            InvalidSnapshot: The memory file is not sealed, or too large to be a snapshot.
+            InvalidSnapshot: The memory file may change, or is too large to be a snapshot.
             OverBudget: The node does not let so much memory be locked.
         """
         try:
-            size = check_sealed(fd, max_bytes=MAX_SNAPSHOT_BYTES)
+            size = check_stored(fd, digest, max_bytes=MAX_SNAPSHOT_BYTES)
             try:
-                pages = LockedPages(fd, size)
+                pages = None if is_secret(fd) else LockedPages(fd, size)
             except OSError as error:
                 message = f"{size} bytes of content cannot be locked in memory: {error.strerror}"
                 raise OverBudget(message) from error
         except BaseException:
             os.close(fd)
             raise
-        self._kept[generation] = _Kept(fd, size, pages)
+        self._kept[generation] = _Kept(fd, size, digest, pages)
 
     @property
     def newest(self) -> int:
@@ -82,6 +85,14 @@ class KeptGenerations:
     def descriptor(self, generation: int) -> int:
         """Return the descriptor of a kept generation; it stays this object's."""
         return self._kept[generation].fd
+
+    def digest(self, generation: int) -> bytes:
+        """Return the digest of a kept generation, empty where it is sealed."""
+        return self._kept[generation].digest
+
+    def digests(self) -> dict[int, bytes]:
+        """Return the digests of all generations kept that have one."""
+        return {number: kept.digest for number, kept in self._kept.items() if kept.digest}
 
     def descriptors(self, *, up_to: int) -> list[tuple[int, int]]:
         """Return the generations kept up to `up_to` with their descriptors, oldest first."""
@@ -134,5 +145,6 @@ class KeptGenerations:
 
     @staticmethod
     def _release(kept: _Kept) -> None:
-        kept.pages.release()
+        if kept.pages is not None:
+            kept.pages.release()
         os.close(kept.fd)

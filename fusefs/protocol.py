@@ -34,10 +34,14 @@ class Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Generation(msgspec.Struct, frozen=True, array_like=True):
-    """A generation that is kept; `plan` leads to it, None when that is over and done with."""
+    """A generation that is kept; `plan` leads to it, None when that is over and done with.
+
+    `digest` says what secret memory must hold; a sealed file has none.
+    """
 
     number: int
     plan: bytes | None
+    digest: bytes = b""
 
 
 class VolumeBackup(msgspec.Struct, frozen=True, array_like=True):
@@ -104,6 +108,7 @@ class Publish(Message, frozen=True):
     filesystem: WantedFilesystem = "auto"
     user_namespace: bool = False
     selinux_context: str = ""
+    digest: bytes = b""
 
 
 class Rotate(Message, frozen=True):
@@ -114,6 +119,7 @@ class Rotate(Message, frozen=True):
     generation: int
     plan: bytes
     record: bytes
+    digest: bytes = b""
 
 
 class UpdateRecord(Message, frozen=True):
@@ -227,6 +233,7 @@ class SnapshotOf(Message, frozen=True):
 
     request: int
     generation: int
+    digest: bytes = b""
 
 
 KeeperAnswer = Done | Published | Refused | Volumes | SnapshotOf
@@ -297,6 +304,7 @@ class Swap(Message, frozen=True):
 
     generation: int
     plan: bytes
+    digest: bytes = b""
 
 
 class Finish(Message, frozen=True):

@@ -6,6 +6,7 @@ signal after the uid change, which clears it. uid 0 without capabilities would b
 owns files.
 """
 
+import logging
 import os
 import resource
 import signal
@@ -15,6 +16,8 @@ from typing import Final
 import attrs
 
 from fusefs import syscalls
+
+log = logging.getLogger(__name__)
 
 CAP_CHOWN: Final = 0
 CAP_DAC_OVERRIDE: Final = 1
@@ -112,6 +115,23 @@ def forbid_core_files() -> None:
     """Keep memory off the disk: no core file, and none for a collector, which knows no limit."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def raise_limits() -> None:
+    """Let the keeper hold every generation, and its workers map those in secret memory."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    anything = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, anything)
+    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        log.warning(
+            "a worker can map %d bytes of secret memory and no more: RLIMIT_MEMLOCK cannot be "
+            "raised; run the keeper privileged (CAP_SYS_RESOURCE)",
+            most,
+        )
 
 
 def limit() -> None:

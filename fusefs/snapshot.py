@@ -18,7 +18,7 @@ import msgspec
 from typing_extensions import override
 
 from fusefs.errors import InvalidSnapshot
-from fusefs.memory import check_digest, check_stored, map_read_only, sealed_memfd
+from fusefs.memory import check_digest, check_stored, map_read_only, store
 from fusefs.nodeids import ROOT_NODE
 from fusefs.plan import Plan, steps_between
 from fusefs.tree import check_tree, directories
@@ -207,7 +207,8 @@ def seal(files: Sequence[FileSpec], *, previous: Snapshot | None, now_ns: int) -
     encoded = msgspec.msgpack.encode(index)
     header = _HEADER.pack(_MAGIC, len(encoded))
     parts = [header, encoded, *(spec.content for spec in files)]
-    snapshot = Snapshot.map(sealed_memfd("akvfs-snapshot", parts))
+    stored = store("akvfs-snapshot", parts)
+    snapshot = Snapshot.map(stored.fd, stored.digest)
     return Sealed(snapshot=snapshot, plan=_plan(files, previous, snapshot).encode())
 
 

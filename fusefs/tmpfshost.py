@@ -144,10 +144,10 @@ class TmpfsHost(Host):
 
     def _write(self, generation: int, written: Callable[[int, int], None]) -> None:
         """Let a child write a generation, and call `written` with it and the exit code."""
-        snapshot = self.kept.descriptor(generation)
+        snapshot, digest = self.kept.descriptor(generation), self.kept.digest(generation)
 
         def run() -> int:
-            atomicwriter.write(Snapshot.map(os.dup(snapshot)), Path())
+            atomicwriter.write(Snapshot.map(os.dup(snapshot), digest), Path())
             return 0
 
         mount = self._mounted.open_mount()

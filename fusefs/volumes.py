@@ -119,7 +119,7 @@ class Volumes:
         with contextlib.ExitStack() as undo:
             kept = KeptGenerations()
             undo.callback(kept.close)
-            take_snapshot(kept, message.generation, descriptors)
+            take_snapshot(kept, message.generation, descriptors, message.digest)
             held = self._root.target(
                 message.target, volume_id=message.volume_id, driver=self._config.driver
             )
@@ -201,11 +201,15 @@ class Volumes:
         if not Usage.is_page(backup.usage):
             message = f"the page of counts of volume {backup.volume_id!r} is none of ours"
             raise InvalidMessage(message)
+        if Usage.is_frozen(backup.usage):
+            # The kernel opens its files by itself, and would show old content after a rotation.
+            message = f"volume {backup.volume_id!r} has been frozen; publish it again"
+            raise VolumeFailed(message)
         with contextlib.ExitStack() as undo:
             kept = KeptGenerations()
             undo.callback(kept.close)
             for number, generation in sorted(backup.generations.items()):
-                take_snapshot(kept, number, [os.dup(generation.fd)])
+                take_snapshot(kept, number, [os.dup(generation.fd)], generation.digest)
             held = self._root.target(
                 backup.target, volume_id=backup.volume_id, driver=self._config.driver
             )
@@ -285,7 +289,9 @@ class Volumes:
         self._check_frozen()
 
 
-def take_snapshot(kept: KeptGenerations, generation: int, descriptors: list[int]) -> None:
+def take_snapshot(
+    kept: KeptGenerations, generation: int, descriptors: list[int], digest: bytes
+) -> None:
     """Keep the snapshot that came with a request; its descriptor is taken out of the list.
 
     Raises:
@@ -296,7 +302,7 @@ def take_snapshot(kept: KeptGenerations, generation: int, descriptors: list[int]
         message = "one snapshot and a generation from 1 on must come with this request"
         raise InvalidMessage(message)
     try:
-        kept.add(generation, descriptors.pop())
+        kept.add(generation, descriptors.pop(), digest)
     except InvalidSnapshot as error:
         raise InvalidMessage(str(error)) from error
 

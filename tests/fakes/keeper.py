@@ -205,4 +205,4 @@ class FakeSession:
 
 def _copy(snapshot: Snapshot) -> Snapshot:
     """Do what passing the descriptor over a socket does."""
-    return Snapshot.map(os.dup(snapshot.fd))
+    return Snapshot.map(os.dup(snapshot.fd), snapshot.digest)

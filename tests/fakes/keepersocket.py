@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 Answer = protocol.Message | tuple[protocol.Message, Sequence[int]] | bytes | None
 Respond = Callable[[protocol.NodeMessage], Answer | Awaitable[Answer]]
+
+
+def _content(descriptor: int) -> bytes:
+    """Return what a memory file holds, secret memory too."""
+    with mmap.mmap(descriptor, os.fstat(descriptor).st_size, prot=mmap.PROT_READ) as mapping:
+        return mapping[:]
 
 
 class KeeperSocket:
@@ -57,7 +64,7 @@ class KeeperSocket:
                 return
             message, descriptors = received
             for descriptor in descriptors:
-                self.contents.append(os.pread(descriptor, 1 << 20, 0))
+                self.contents.append(_content(descriptor))
                 os.close(descriptor)
             self.heard.append(message)
             answer = self.respond(message)

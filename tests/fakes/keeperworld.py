@@ -64,6 +64,7 @@ class RealWorker:
             primed=volume.primed,
             uid=1,
             keeper=1,
+            digests=world.kept.digests(),
         )
         # The kernel of this world forgets nothing that it has to be told of.
         self.worker = Worker(assignment, self.table, lambda _: True)
@@ -206,7 +207,7 @@ class KeeperWorld:
             self.newest.close()
         self.newest = sealed.snapshot
         self.contents[self.newest.generation] = files
-        self.kept.add(self.newest.generation, os.dup(self.newest.fd))
+        self.kept.add(self.newest.generation, os.dup(self.newest.fd), self.newest.digest)
         return sealed.plan
 
     def rotate(self, files: Files) -> effects.Ticket:
@@ -241,7 +242,8 @@ class KeeperWorld:
                 self.carry_out(self.volume.attached())
             case effects.SendSwap(rotation=rotation):
                 descriptor = self.kept.descriptor(rotation.generation)
-                self._tell(protocol.Swap(rotation.generation, rotation.plan), descriptor)
+                digest = self.kept.digest(rotation.generation)
+                self._tell(protocol.Swap(rotation.generation, rotation.plan, digest), descriptor)
             case effects.StartTouch(rotation=rotation, only=only):
                 assert self.touch is None
                 self.touch = TouchChild(plan.decode(rotation.plan), only)

@@ -29,7 +29,8 @@ class FakeVolume:
     Attributes:
         table: The node table of the worker of the moment.
         operations: Its handlers.
-        descriptors: What a keeper would hold: the sealed files of every generation kept.
+        descriptors: What a keeper would hold: the memory files of every generation kept.
+        digests: What they must hold where they are secret memory.
         newest: The last generation that was sealed, as the node server has it.
         plan: The plan in progress, as a keeper would give it to a new worker.
         bound: Live nodes that the kernel knows although no name leads to them.
@@ -40,6 +41,7 @@ class FakeVolume:
         self.page = Usage.create()
         self.usage = Usage(self.page)
         self.descriptors: dict[int, int] = {}
+        self.digests: dict[int, bytes] = {}
         self.newest: Snapshot | None = None
         self.bound: set[int] = set()
         self.links: list[int] = []
@@ -56,8 +58,9 @@ class FakeVolume:
         self.newest = sealed.snapshot
         generation = self.newest.generation
         self.descriptors[generation] = os.dup(self.newest.fd)
+        self.digests[generation] = self.newest.digest
         self.plan = decode(sealed.plan)
-        self.table.keep(Snapshot.map(os.dup(self.newest.fd)))
+        self.table.keep(Snapshot.map(os.dup(self.newest.fd), self.newest.digest))
         self.table.begin(generation, self.plan)
         return self.plan
 
@@ -71,8 +74,8 @@ class FakeVolume:
         self._unmap()
         self.usage = Usage(self.page)
         self.table = NodeTable(self.usage)
-        for fd in self.descriptors.values():
-            self.table.keep(Snapshot.map(os.dup(fd)))
+        for generation, fd in self.descriptors.items():
+            self.table.keep(Snapshot.map(os.dup(fd), self.digests[generation]))
         self.table.begin(max(self.descriptors), self.plan)
         self.operations = VolumeOperations(self.table)
 

@@ -184,7 +184,8 @@ class Searcher:
                 target = os.readlink(link)
             except FileNotFoundError:
                 continue  # closed since it was listed
-            if target.endswith(" (deleted)") and not target.startswith("/memfd:"):
+            in_memory = target.startswith(("/memfd:", "/secretmem"))
+            if target.endswith(" (deleted)") and not in_memory:
                 yield from self.in_bytes(f"{target} of {pid}", link.read_bytes())
 
 

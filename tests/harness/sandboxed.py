@@ -139,6 +139,7 @@ def main() -> None:
         primed=True,
         uid=UID,
         keeper=os.getpid(),
+        digests={1: sealed.snapshot.digest},
     )
     pid = children.fork(lambda: as_worker(assignment, writing, sys.argv[1:]))
     os.close(writing)

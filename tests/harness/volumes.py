@@ -122,4 +122,4 @@ def bind_file(source: Path, destination: Path) -> Iterator[Path]:
 def snapshots_held(pid: int | None) -> int:
     """Return how many snapshots a worker has open; each mapping holds a duplicate."""
     links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
-    return sum("akvfs-snapshot" in link for link in links) // 2
+    return sum("akvfs-snapshot" in link or "secretmem" in link for link in links) // 2

@@ -101,7 +101,7 @@ async def test_worker_holds_exactly_what_it_needs(published: PublishedVolume) ->
 def expected(*, generations: int) -> list[str]:
     """Return the kinds of descriptors that a worker holds; Python's mmap keeps a duplicate."""
     own = ["/dev/fuse", "socket", "memfd:akvfs-usage", *["output"] * 3]
-    snapshots = ["memfd:akvfs-snapshot"] * (2 * generations)
+    snapshots = ["secretmem"] * (2 * generations)
     trio_own = ["anon_inode:[eventpoll]", *["socket"] * 4]  # two socket pairs to wake itself
     libfuse_own = ["pipe", "pipe"]  # for splicing
     return sorted([*own, *snapshots, *trio_own, *libfuse_own])
@@ -118,7 +118,7 @@ def descriptors(pid: int | None) -> list[str]:
             kinds.append(target.partition(":")[0])
         else:
             kinds.append(
-                target.removeprefix("/").removesuffix(" (deleted)") if "memfd" in target else target
+                target.removeprefix("/").removesuffix(" (deleted)") if "mem" in target else target
             )
     return sorted(kinds)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from fusefs.snapshot import Snapshot
+
 KEEPER_ERRORS = errors.KeeperError.__subclasses__()
 
 
@@ -90,8 +92,8 @@ async def test_requests_carry_what_they_are_about(
         await client.unpublish("v", "/t")
         assert first.snapshot.content("a") == b"one"
         assert keeper.heard[1:] == [
-            protocol.Publish(2, "v", "/t", 1, first.plan, b"r1"),
-            protocol.Rotate(3, "v", 2, second.plan, b"r2"),
+            protocol.Publish(2, "v", "/t", 1, first.plan, b"r1", digest=first.snapshot.digest),
+            protocol.Rotate(3, "v", 2, second.plan, b"r2", second.snapshot.digest),
             protocol.UpdateRecord(4, "v", b"r3"),
             protocol.Unpublish(5, "v", "/t"),
         ]
@@ -226,6 +228,12 @@ async def test_answer_that_nobody_waits_for_is_closed(
 STATE = protocol.VolumeState("v", "/t", 1, b"record", 7)
 
 
+def _snapshot_of(request: int, snapshot: Snapshot) -> tuple[protocol.SnapshotOf, list[int]]:
+    """Return a keeper's answer that brings a snapshot."""
+    answer = protocol.SnapshotOf(request, snapshot.generation, snapshot.digest)
+    return answer, [os.dup(snapshot.fd)]
+
+
 async def test_volumes_come_with_their_snapshots(
     keeper: KeeperSocket, client: KeeperClient
 ) -> None:
@@ -234,7 +242,7 @@ async def test_volumes_come_with_their_snapshots(
         keeper.respond = lambda message: (
             protocol.Volumes(message.request, (STATE,))
             if isinstance(message, protocol.ListVolumes)
-            else (protocol.SnapshotOf(message.request, 2), [os.dup(second.snapshot.fd)])
+            else _snapshot_of(message.request, second.snapshot)
         )
         [volume] = await client.volumes()
         assert volume.snapshot is not None
@@ -285,7 +293,7 @@ async def test_abandoned_listing_closes_its_snapshots(
             if len(keeper.heard) > 3:
                 keeper.hang_up()
                 return None
-            return (protocol.SnapshotOf(message.request, 1), [os.dup(first.snapshot.fd)])
+            return _snapshot_of(message.request, first.snapshot)
 
         keeper.respond = respond
         with pytest.raises(errors.KeeperUnavailable):

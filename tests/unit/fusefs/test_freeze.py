@@ -49,7 +49,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_whole_tree_is_looked_at(mounted: Path, device: int, snapshot: Snapshot) -> None:
     """Where every file reads as sealed, only the pages of live files were dropped before."""
     assert mounted.exists()
-    assert freeze.fill(device, [os.dup(snapshot.fd)]) == 0
+    assert freeze.fill(device, [(os.dup(snapshot.fd), snapshot.digest)]) == 0
     dropped = b"".join(initmsg.invalidate_content(file.node) for file in snapshot.entries())
     assert os.pread(device, 1 << 16, 0) == dropped
 
@@ -62,7 +62,7 @@ def test_other_content_is_no_success(
     announced.append("could not be frozen")
     (mounted / path).write_bytes(b"older")
     node = (mounted / path).stat().st_ino
-    assert freeze.fill(device, [os.dup(snapshot.fd)]) == 1
+    assert freeze.fill(device, [(os.dup(snapshot.fd), snapshot.digest)]) == 1
     assert os.pread(device, 1 << 16, 0).endswith(initmsg.invalidate_content(node))
 
 
@@ -70,4 +70,4 @@ def test_missing_file_ends_the_child(mounted: Path, device: int, snapshot: Snaps
     """A name that is not there is an error, which ends the child without success."""
     (mounted / "user").unlink()
     with pytest.raises(FileNotFoundError):
-        freeze.fill(device, [os.dup(snapshot.fd)])
+        freeze.fill(device, [(os.dup(snapshot.fd), snapshot.digest)])

@@ -12,8 +12,9 @@ import pytest
 from fakes.privatemount import FakeConnection, FakeWorkerProcess
 from fakes.trees import specs
 from fusefs import children, effects, freeze, host, protocol, sandbox, succession
+from fusefs.basehost import Owner, Place
 from fusefs.errors import KernelUnsupported, TargetRefused, VolumeFailed, VolumeUnknown
-from fusefs.host import Owner, Place, VolumeHost
+from fusefs.host import VolumeHost
 from fusefs.kept import KeptGenerations
 from fusefs.loop import Loop
 from fusefs.nodeids import PRIME_NAME
@@ -52,7 +53,7 @@ class World:
 
     def _host(self) -> VolumeHost:
         kept = KeptGenerations()
-        kept.add(1, os.dup(self.sealed[0].snapshot.fd))
+        kept.add(1, os.dup(self.sealed[0].snapshot.fd), self.sealed[0].snapshot.digest)
         return VolumeHost(
             self.loop,
             Place(slot=0, private=str(self.path / "private"), uid=70_000),
@@ -109,7 +110,7 @@ class World:
         """Hand in a generation."""
         ticket = effects.Ticket(1, 100 + generation)
         made = self.sealed[generation - 1]
-        self.host.kept.add(generation, os.dup(made.snapshot.fd))
+        self.host.kept.add(generation, os.dup(made.snapshot.fd), made.snapshot.digest)
         self.host.rotate(effects.Rotation(generation, generation - 1, made.plan, ticket))
         return ticket
 
@@ -157,7 +158,9 @@ def test_rotation_is_carried_out_by_a_child(world: World) -> None:
     """Names and link follow the plan on the private mount, which is writable meanwhile only."""
     world.publish()
     ticket = world.rotate(2)
-    assert world.worker.told[1:] == [protocol.Swap(2, world.sealed[1].plan)]
+    assert world.worker.told[1:] == [
+        protocol.Swap(2, world.sealed[1].plan, world.sealed[1].snapshot.digest)
+    ]
     world.worker.say(protocol.Swapped(2))
     world.until(lambda: world.host.state.phase == "serving")
     private = world.connection.private

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes.trees import sealed
 from fusefs import protocol, sessions
 from fusefs.config import Config
 from fusefs.keeper import Keeper
@@ -127,9 +126,8 @@ def refused(answer: protocol.KeeperMessage | None, request: int = 9) -> protocol
 
 
 def snapshot() -> int:
-    """Return a descriptor of a snapshot of generation 1."""
-    with sealed({"a": b"secret"}) as made:
-        return os.dup(made.snapshot.fd)
+    """Return a descriptor of a sealed file, which the keeper does not read."""
+    return sealed_memfd("test", [b"secret"])
 
 
 def publish(node: Node, *, volume_id: str = "v", generation: int = 1) -> protocol.Publish:

@@ -1,20 +1,37 @@
-"""Sealed memory files: nobody can change one, and what is not one is refused unread."""
+"""Memory files: nobody can change one unnoticed, and what is not one is refused unread."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
+import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusefs import syscalls
 from fusefs.errors import InvalidSnapshot
 from fusefs.locking import LockedPages
-from fusefs.memory import REQUIRED_SEALS, check_sealed, map_read_only, sealed_memfd
+from fusefs.memory import (
+    REQUIRED_SEALS,
+    Stored,
+    check_digest,
+    check_sealed,
+    check_stored,
+    is_secret,
+    map_read_only,
+    sealed_memfd,
+    store,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SEALS = {
     "seal": fcntl.F_SEAL_SEAL,
@@ -173,3 +190,120 @@ def flags_of_mapping(name: str) -> set[str]:
         elif found and line.startswith("VmFlags:"):
             return set(line.split()[1:])
     return set()
+
+
+# Secret memory
+
+CONTENT = [b"one", b"", b"two"]
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the limit of locked memory that this process seems to have, to be changed."""
+    found = [resource.RLIM_INFINITY]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (found[0], found[0]))
+    return found
+
+
+@pytest.fixture
+def stored(limit: list[int]) -> Iterator[Stored]:
+    """Store some content where the limit allows anything."""
+    assert limit
+    made = store("test", CONTENT)
+    yield made
+    os.close(made.fd)
+
+
+def test_stored_content_is_secret_or_sealed(stored: Stored) -> None:
+    """Secret memory where the kernel has it, with the digest that a sealed file needs not."""
+    size = check_stored(stored.fd, stored.digest, max_bytes=6)
+    with map_read_only(stored.fd, size) as mapping:
+        assert mapping[:] == b"onetwo"
+        check_digest(mapping, stored.digest)
+    assert bool(stored.digest) is is_secret(stored.fd)
+    assert os.get_inheritable(stored.fd) is False
+
+
+def test_secret_memory_has_no_other_way_in(stored: Stored) -> None:
+    """Only a mapping reads it, and its size is what it is."""
+    assert is_secret(stored.fd), "this kernel has no secret memory; tests want one that does"
+    with pytest.raises(OSError, match="seek"):
+        os.pread(stored.fd, 3, 0)
+    with pytest.raises(OSError, match="Invalid"):
+        os.ftruncate(stored.fd, 100)
+
+
+def test_written_content_is_found_out(stored: Stored) -> None:
+    """Whoever has the descriptor can write to it, and is found out by the digest."""
+    with mmap.mmap(stored.fd, 6) as writable:
+        writable[0:1] = b"0"
+    with map_read_only(stored.fd, 6) as mapping:
+        with pytest.raises(InvalidSnapshot, match="somebody wrote to it"):
+            check_digest(mapping, stored.digest)
+        check_digest(mapping, hashlib.sha256(b"0netwo").digest())
+
+
+@pytest.mark.parametrize(
+    ("digest", "max_bytes", "text"),
+    [(b"", 6, "sealed"), (b"short", 6, "32 bytes"), (bytes(32), 5, "6 bytes")],
+)
+def test_secret_memory_is_checked_unread(
+    stored: Stored, digest: bytes, max_bytes: int, text: str
+) -> None:
+    """Without a digest, with an odd one, or too large it is refused."""
+    with pytest.raises(InvalidSnapshot, match=text):
+        check_stored(stored.fd, digest, max_bytes=max_bytes)
+
+
+def test_digest_makes_no_file_secret() -> None:
+    """A file that can change is refused, whatever digest comes with it."""
+    plain = os.memfd_create("plain")
+    os.write(plain, b"content")
+    try:
+        with pytest.raises(InvalidSnapshot, match="not sealed"):
+            check_stored(plain, bytes(32), max_bytes=100)
+    finally:
+        os.close(plain)
+
+
+def test_low_limit_means_a_sealed_file(limit: list[int]) -> None:
+    """Half of the limit of locked memory stays free, for a second look at everything."""
+    limit[0] = 1 << 20
+    small, large = store("test", [bytes(400 << 10)]), store("test", [bytes(600 << 10)])
+    assert (is_secret(small.fd), is_secret(large.fd)) == (True, False)
+    assert large.digest == b""
+    os.close(small.fd)
+    os.close(large.fd)
+
+
+def test_kernel_without_secret_memory_is_served(
+    limit: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it cannot be had the file is sealed."""
+
+    def missing() -> int:
+        raise OSError(errno.ENOSYS, "no such call")
+
+    assert limit
+    monkeypatch.setattr(syscalls, "memfd_secret", missing)
+    made = store("test", CONTENT)
+    assert made.digest == b""
+    assert check_stored(made.fd, b"", max_bytes=6) == 6
+    os.close(made.fd)
+
+
+def test_limit_that_is_reached_leaves_nothing(
+    limit: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secret memory that cannot be mapped after all is closed (conftest), the file sealed."""
+    assert limit
+
+    def refuse(*_: object, **__: object) -> mmap.mmap:
+        raise OSError(errno.EAGAIN, "try again")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    made = store("test", CONTENT)
+    assert made.digest == b""
+    with pytest.raises(InvalidSnapshot, match="raise RLIMIT_MEMLOCK"):
+        map_read_only(made.fd, 6)
+    os.close(made.fd)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fusefs import sandbox
 from fusefs.config import MAX_VOLUMES, check_privileges, check_uid_base
 from fusefs.errors import CannotStart
 
@@ -59,6 +61,30 @@ def test_keeper_must_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
         check_privileges()
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     check_privileges()
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_limits_are_raised_as_far_as_they_may(
+    monkeypatch: pytest.MonkeyPatch, announced: list[str], *, privileged: bool
+) -> None:
+    """Workers map what is in secret memory; where that is limited the log says what is missing."""
+    limits: dict[int, tuple[int, int]] = {}
+
+    def set_limit(limited: int, wanted: tuple[int, int]) -> None:
+        if not privileged and wanted[1] not in range(101):
+            raise ValueError
+        limits[limited] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 100))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    if not privileged:
+        announced.append("100 bytes of secret memory and no more.*CAP_SYS_RESOURCE")
+    sandbox.raise_limits()
+    most = resource.RLIM_INFINITY if privileged else 100
+    assert limits == {
+        resource.RLIMIT_NOFILE: (100, 100),
+        resource.RLIMIT_MEMLOCK: (most, most),
+    }
 
 
 def test_flags_are_shown_with_their_defaults() -> None:

@@ -48,7 +48,7 @@ SPECS = st.builds(
 def test_mapping_again_gives_what_was_sealed(files: list[FileSpec]) -> None:
     """Another process that maps the descriptor finds each file with all its attributes."""
     with sealed(files) as made:
-        mapped = Snapshot.map(os.dup(made.snapshot.fd))
+        mapped = Snapshot.map(os.dup(made.snapshot.fd), made.snapshot.digest)
         try:
             assert mapped.generation == 1
             assert mapped.changed_ns == SECOND_NS

@@ -131,9 +131,13 @@ class World:
         made = seal(specs(files), previous=previous, now_ns=1)
         if previous:
             previous.close()
-        self.kept.add(made.snapshot.generation, os.dup(made.snapshot.fd))
+        self.keep(made.snapshot)
         self.newest = made
         return made
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Keep a generation, as a request brings it."""
+        self.kept.add(snapshot.generation, os.dup(snapshot.fd), snapshot.digest)
 
     def rotate(self, files: dict[str, bytes]) -> effects.Ticket:
         """Hand in a generation."""
@@ -229,7 +233,8 @@ def test_unwritten_generation_is_refused(world: World) -> None:
 def test_unwritten_first_content_is_answered(world: World) -> None:
     """A publish whose content cannot be written leaves an answer and no target."""
     world.kept.close()
-    world.kept.add(1, os.dup(world.add({"d": b""}).snapshot.fd))
+    broken = world.add({"d": b""}).snapshot
+    world.kept.add(1, os.dup(broken.fd), broken.digest)
     world.host.begin()
     world.until(lambda: world.answers)
     [(ticket, error)] = world.answers
@@ -301,7 +306,8 @@ def test_found_tmpfs_is_written_where_it_is(world: World) -> None:
 def test_failed_adoption_leaves_the_target(world: World) -> None:
     """A pod may be using what was found: it stays as it was."""
     world.kept.close()
-    world.kept.add(1, os.dup(world.add({"d": b""}).snapshot.fd))
+    broken = world.add({"d": b""}).snapshot
+    world.kept.add(1, os.dup(broken.fd), broken.digest)
     world.host.begin()
     world.until(lambda: world.answers)
     assert isinstance(world.answers[0][1], VolumeFailed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ import pytest
 from fakes.trees import specs
 from fusefs import protocol
 from fusefs.errors import NoSuchName
-from fusefs.memory import sealed_memfd
+from fusefs.memory import is_secret, sealed_memfd
 from fusefs.nodeids import PRIME_NAME, ROOT_NODE
 from fusefs.nodes import NodeTable
 from fusefs.plan import Plan, Step, decode
@@ -59,6 +61,7 @@ class FakeKeeper:
             primed=False,
             uid=1,
             keeper=1,
+            digests={number: self.digest(number) for number in generations},
         )
         return Worker(assignment, self.table, self.invalidate)
 
@@ -66,13 +69,17 @@ class FakeKeeper:
         """Return a descriptor of a generation for a worker to own."""
         return os.dup(self.sealed[generation - 1].snapshot.fd)
 
+    def digest(self, generation: int) -> bytes:
+        """Return what a generation must hold."""
+        return self.sealed[generation - 1].snapshot.digest
+
     def plan(self, generation: int) -> bytes:
         """Return the plan that leads to a generation."""
         return self.sealed[generation - 1].plan
 
     def swap(self, worker: Worker, generation: int) -> None:
         """Send a generation as the keeper does."""
-        message = protocol.Swap(generation, self.plan(generation))
+        message = protocol.Swap(generation, self.plan(generation), self.digest(generation))
         worker.carry_out(message, [self.descriptor(generation)])
 
     def heard(self) -> list[protocol.FromWorker]:
@@ -215,6 +222,14 @@ UNSERVABLE: dict[str, Callable[[FakeKeeper], tuple[bytes, int]]] = {
 }
 
 
+def digest_of(fd: int) -> bytes:
+    """Return what goes with a descriptor, whatever is in it."""
+    if not is_secret(fd):
+        return b""
+    with mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ) as content:
+        return hashlib.sha256(content).digest()
+
+
 @pytest.mark.parametrize("make", UNSERVABLE.values(), ids=UNSERVABLE)
 def test_what_cannot_be_served_is_rejected(
     keeper: FakeKeeper, make: Callable[[FakeKeeper], tuple[bytes, int]]
@@ -222,12 +237,20 @@ def test_what_cannot_be_served_is_rejected(
     """The worker serves on what it had, holds nothing of it (conftest), and takes a good one."""
     worker = keeper.fork(1)
     plan, descriptor = make(keeper)
-    worker.carry_out(protocol.Swap(2, plan), [descriptor])
+    worker.carry_out(protocol.Swap(2, plan, digest_of(descriptor)), [descriptor])
     assert rejection(keeper)
     assert (keeper.table.current, set(keeper.table.generations)) == (1, {1})
     assert keeper.invalidated == []
     keeper.swap(worker, 2)
     assert keeper.heard() == [protocol.Swapped(2)]
+
+
+def test_content_that_was_written_to_is_rejected(keeper: FakeKeeper) -> None:
+    """Whoever holds secret memory can write to it; what is shown is what was sealed."""
+    worker = keeper.fork(1)
+    worker.carry_out(protocol.Swap(2, keeper.plan(2), bytes(32)), [keeper.descriptor(2)])
+    assert "somebody wrote to it" in rejection(keeper)
+    assert keeper.table.current == 1
 
 
 def test_generation_is_not_taken_twice(keeper: FakeKeeper) -> None:
@@ -244,7 +267,7 @@ def test_plan_may_name_odd_steps(keeper: FakeKeeper) -> None:
     worker = keeper.fork(1)
     steps = (Step("create", "x/y"), Step("rmdir", "nothing"))
     worker.carry_out(
-        protocol.Swap(2, Plan(generation=2, previous=1, steps=steps).encode()),
+        protocol.Swap(2, Plan(generation=2, previous=1, steps=steps).encode(), keeper.digest(2)),
         [keeper.descriptor(2)],
     )
     assert keeper.heard() == [protocol.Swapped(2)]
