@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from fakes.virtualtime import virtual_time
 from fusefs import initmsg
 from fusefs.gate import Gate, JournaledGate
 from fusefs.pace import Pace
@@ -225,15 +226,15 @@ async def test_direct_gate_waits_for_the_device(volume: Volume) -> None:
     assert await pending(gate)
 
 
-@pytest.mark.usefixtures("autojump_clock")
+@virtual_time
 async def test_flood_has_to_wait(volume: Volume) -> None:
     """A volume that asks for too much is slowed down; nothing is taken meanwhile."""
     volume.kernel.send(request(2))
     gate = Gate(volume.device.fileno(), Pace(10))
     began = trio.current_time()
-    for _ in range(25):
+    for _ in range(21):
         await gate.wait_readable(-1)
-    assert 1.9 <= trio.current_time() - began <= 2.1
+    assert trio.current_time() - began == pytest.approx(2.0)
 
 
 def test_pyfuse3_asks_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
