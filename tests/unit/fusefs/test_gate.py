@@ -234,7 +234,7 @@ async def test_flood_has_to_wait(volume: Volume) -> None:
     began = trio.current_time()
     for _ in range(21):
         await gate.wait_readable(-1)
-    assert trio.current_time() - began == pytest.approx(2.0)
+    assert 2.0 <= trio.current_time() - began <= 2.2
 
 
 def test_pyfuse3_asks_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
