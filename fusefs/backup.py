@@ -260,6 +260,7 @@ class Backups:
         backup = self._volumes.get(message.volume_id)
         if backup is not None:
             backup.add(message.generation, Held(os.dup(fd), message.plan, message.digest))
+            backup.record = message.record
 
     def refused(self, message: protocol.Rotate) -> None:
         """Let go of a generation that the keeper did not take."""

@@ -291,11 +291,12 @@ class KeeperClient:
                 held.digest,
             )
             try:
-                await self._rotate(message, held.fd)
+                await self._ask(message, [held.fd])
             except Superseded:
                 raise
             except KeeperError as error:
                 log.warning("a generation is not taken: %s", error, extra=_fields(backup))
+                self._backups.refused(message)
 
     async def _ask(
         self, message: protocol.NodeMessage, descriptors: Iterable[int] = ()

@@ -6,6 +6,7 @@ memory file, which is then the last descriptor.
 """
 
 import array
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -453,10 +454,7 @@ def receive(
         BlockingIOError: Nothing is there and the socket does not block.
         InvalidMessage: The packet is no such message; its descriptors were closed.
     """
-    size = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * array.array("i").itemsize)
-    packet, ancillary, flags, _ = connection.recvmsg(
-        INLINE_BYTES + 2, size, socket.MSG_CMSG_CLOEXEC
-    )
+    packet, ancillary, flags = _receive_packet(connection)
     descriptors = _descriptors(ancillary)
     if not packet and not descriptors:
         return None
@@ -470,6 +468,14 @@ def receive(
     except BaseException:
         _close(descriptors)
         raise
+
+
+def _receive_packet(connection: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+    size = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * array.array("i").itemsize)
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recvmsg(INLINE_BYTES + 2, size, socket.MSG_CMSG_CLOEXEC)[:3]
+    # The sender died and had not read everything; the kernel says so once, ahead of what it sent.
+    return connection.recvmsg(INLINE_BYTES + 2, size, socket.MSG_CMSG_CLOEXEC)[:3]
 
 
 def _check_whole(flags: int) -> None:

@@ -233,7 +233,7 @@ class Volumes:
                 self._owner,
                 volume_id=backup.volume_id,
                 record=backup.record,
-                state=Volume.adopted(backup.acknowledged, _rotations(backup)),
+                state=Volume.adopted(backup.acknowledged, rotations(backup)),
                 adopted=Adopted(connection=connection, usage=usage, standing_by=standing_by),
             )
             undo.pop_all()
@@ -307,7 +307,7 @@ def take_snapshot(
         raise InvalidMessage(str(error)) from error
 
 
-def _rotations(backup: Backup) -> list[effects.Rotation]:
+def rotations(backup: Backup) -> list[effects.Rotation]:
     """Return what was on its way in, to be brought in once more."""
     found = []
     for number in backup.unfinished:

@@ -7,6 +7,7 @@ a plan one by one. Nothing moves by itself: `choices` lists what may happen next
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING, Final
@@ -166,7 +167,11 @@ def _ask(worker: RealWorker, step: Step) -> None:
 def _link(worker: RealWorker, generation: int) -> None:
     if worker.node("..data_tmp") is None:
         target = b"..%d" % generation
-        answer(worker.operations.symlink(ROOT_NODE, b"..data_tmp", target, CONTEXT))
+        try:
+            answer(worker.operations.symlink(ROOT_NODE, b"..data_tmp", target, CONTEXT))
+        except pyfuse3.FUSEError as error:
+            if error.errno != errno.EEXIST:  # a child before got further
+                raise
 
 
 def _swing(worker: RealWorker) -> None:

@@ -110,6 +110,17 @@ def test_end_of_the_sender_is_no_message(ends: tuple[socket.socket, socket.socke
     assert protocol.receive(ends[1], protocol.AT_KEEPER) is None
 
 
+def test_last_words_of_the_dead_are_heard(ends: tuple[socket.socket, socket.socket]) -> None:
+    """A sender that dies without having read everything had still said what it had said."""
+    protocol.send(ends[1], protocol.UpdateRecord(1, "v", b""))
+    protocol.send(ends[0], protocol.Register(1))
+    protocol.send(ends[0], protocol.Register(2))
+    ends[0].close()
+    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(1), [])
+    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(2), [])
+    assert protocol.receive(ends[1], protocol.AT_KEEPER) is None
+
+
 def test_nothing_to_receive_does_not_block(ends: tuple[socket.socket, socket.socket]) -> None:
     """A socket that does not block says that nothing is there."""
     ends[1].settimeout(0)
