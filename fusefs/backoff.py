@@ -5,7 +5,7 @@ from typing import Final
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 5.0
 MAX_SERVED_BACKOFF_S: Final = 1.0  # readers wait meanwhile
-STABLE_S: Final = 0.25
+STABLE_S: Final = 0.1  # of service; a request that kills needs less
 _MOST_DOUBLINGS: Final = 16  # far past MAX_BACKOFF_S, far from the end of floats
 
 

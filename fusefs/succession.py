@@ -33,7 +33,7 @@ class Listener:
     Attributes:
         ready: A worker answers the kernel; its reply to INIT.
         spoke: A worker said something else.
-        ended: The worker has ended, after so many seconds.
+        ended: The worker has ended, after so many seconds of service, or of life without any.
         standing_by: A worker could serve and waits for `Succession.attach`.
         refused: A worker would speak otherwise than the kernel was told; `ended` follows.
     """
@@ -74,7 +74,7 @@ class Succession:
         self._standby = standby
         self._stopped: Callable[[bool], None] | None = None
         self._worker: WorkerProcess | None = None
-        self._ready = False
+        self._serves_since: float | None = None
         self._watchdog = Watchdog(0.0)
         self._timer: Timer | None = None
         self._forked = 0
@@ -102,7 +102,7 @@ class Succession:
         finally:
             os.close(root)
         self._worker = started
-        self._ready = False
+        self._serves_since = None
         self._forked += 1
         self._later(READY_DEADLINE_S, self._expect_ready)
 
@@ -168,7 +168,7 @@ class Succession:
     def _spoke(self, message: protocol.FromWorker) -> None:
         match message:
             case protocol.Ready(reply=reply):
-                self._ready = True
+                self._serves_since = self._loop.now()
                 self._watch()
                 self._listener.ready(reply)
             case protocol.Standby():
@@ -221,6 +221,8 @@ class Succession:
     def _end(self, code: int, lived_s: float) -> None:
         self._forget_timer()
         self._worker = None
+        if self._serves_since is not None:
+            lived_s = self._loop.now() - self._serves_since
         if self._stopped is not None:
             self._stopped(code == worker.EXIT_STOPPED)
             return

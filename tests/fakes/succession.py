@@ -92,6 +92,7 @@ class World:
         self.loop = VirtualLoop()
         self.workers: list[Worker] = []
         self.heard: list[str] = []
+        self.served_s: list[float] = []
         self.restarting = True
         listener = Listener(
             ready=lambda _: self.heard.append("ready"),
@@ -131,9 +132,10 @@ class World:
             keeper=1,
         )
 
-    def end(self, _: float) -> None:
+    def end(self, served_s: float) -> None:
         """Hear that a worker has ended; do as the volume does."""
         self.heard.append("ended")
+        self.served_s.append(served_s)
         if self.restarting:
             self.succession.start()
 

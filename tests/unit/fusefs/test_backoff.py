@@ -16,7 +16,7 @@ from fusefs.backoff import (
 
 @given(lives=st.lists(st.floats(STABLE_S, 1e6), min_size=1, max_size=30))
 def test_served_workers_have_successors_at_once(lives: list[float]) -> None:
-    """However often they are killed, if they lived for a while."""
+    """However often they are killed, if they served for a while."""
     backoff = Backoff()
     assert {backoff.died(served=True, lived_s=lived) for lived in lives} == {0.0}
 

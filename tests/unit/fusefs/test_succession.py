@@ -35,6 +35,17 @@ def test_dead_worker_has_a_successor(world: World, announced: list[str]) -> None
     assert world.succession.pid == 101
 
 
+def test_time_of_service_is_what_counts(world: World, announced: list[str]) -> None:
+    """On a busy node a worker takes long to come up; that is no merit of one that then dies."""
+    announced.append("the worker ended with -11")
+    world.succession.start()
+    world.loop.advance(5)
+    world.worker.say(protocol.Ready(b""))
+    world.loop.advance(0.03)
+    world.worker.end(-11)
+    assert world.served_s == [pytest.approx(0.03)]
+
+
 def test_silent_worker_is_replaced_in_time(world: World, announced: list[str]) -> None:
     """Stopped or spinning, it is killed, and another one serves within five seconds."""
     announced += ["the worker does not answer", "the worker ended with -9"]
