@@ -196,6 +196,7 @@ def test_successor_is_forked_with_what_holds(world: World, announced: list[str])
     world.rotate(2)
     world.rotate(3)  # waits its turn: no worker may start on it
     world.worker.end(-9, 10.0)
+    world.until(lambda: world.host.worker_pid)
     assignment = world.worker.assignment
     assert [number for number, _ in assignment.snapshots] == [1, 2]
     assert (assignment.pending, assignment.plan) == (2, world.sealed[1].plan)
