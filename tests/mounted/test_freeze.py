@@ -21,7 +21,7 @@ from harness.load import load, summary
 from harness.volumes import LIVE_FILES, PublishedVolume, bind_file, content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from harness.kubelet import KubeletRoot
     from harness.programs import Program
@@ -185,6 +185,36 @@ async def test_repair_names_what_must_restart(
             await volume.unpublish()
             volume.close()
     assert not kubelet.mounts()
+
+
+@pytest.mark.timeout(60)
+async def test_frozen_volume_has_known_limits(
+    published: PublishedVolume, keeper: Program, keeper_socket: Path
+) -> None:
+    """What the kernel cannot know is ENOTCONN; nothing hangs, and nothing is shown wrongly."""
+    target = published.target
+    paths = [target, target / "..data", target / "user", target / "..data/user"]
+    top, data, live, lasting = (os.open(path, os.O_RDONLY) for path in paths)
+    await freeze(keeper)
+    gone: list[Callable[[], object]] = [
+        lambda: os.stat(target / "nobody"),
+        lambda: os.statvfs(target),
+        lambda: os.read(live, 1),
+        lambda: os.listdir(top),
+    ]
+    for ask in gone:
+        with pytest.raises(OSError, match="not connected"):
+            ask()
+    with pytest.raises(OSError, match="Read-only"):
+        os.open(target / "user", os.O_WRONLY)
+    assert os.read(lasting, 1 << 20) == content("user", 1)
+    for directory in (top, data):
+        with open(os.open("user", os.O_RDONLY, dir_fd=directory), "rb") as file:
+            assert file.read() == content("user", 1)
+    for descriptor in (top, data, live, lasting):
+        os.close(descriptor)
+    async with successor(published, keeper, keeper_socket):
+        await published.unpublish()
 
 
 @pytest.mark.parametrize("takeover", ["resend", "journal"])
