@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 TESTS: Final = Path(__file__).parent
-PRIVILEGED_TIERS: Final = ("cluster", "conformance", "mounted", "process")
+PRIVILEGED_TIERS: Final = ("chaos", "cluster", "conformance", "mounted", "process", "soak")
 STATEFUL_TIMEOUT_S: Final = 300  # many short runs make one test
 PURE_TIERS: Final = {"unit": 60, "stateful": 400}  # seconds for one test
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import struct
 import subprocess
 import sys
+import time
+from bisect import bisect_left, bisect_right
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +48,13 @@ class Report:
         """The longest time between two completed reads."""
         return max((later - earlier for earlier, later in pairwise(self.ended)), default=0.0)
 
+    def longest_gap_around(self, moment: float, before_s: float, after_s: float) -> float:
+        """Return the longest time between two completed reads that touches a span of time."""
+        first = max(0, bisect_left(self.ended, moment - before_s) - 1)
+        last = bisect_right(self.ended, moment + after_s) + 1
+        around = pairwise(self.ended[first:last])
+        return max((later - earlier for earlier, later in around), default=0.0)
+
     def begun_around(self, moment: float, within_s: float) -> int:
         """Return how many reads began within that time before or after `moment`."""
         return sum(abs(begun - moment) <= within_s for begun in self.begun)
@@ -73,31 +83,46 @@ class Load:
         return reports
 
 
-def build_c_reader(directory: Path) -> Path:
-    """Compile the C reader."""
-    program = directory / "creader"
-    command = ["cc", "-O2", "-Wall", "-Werror", "-o", str(program), str(_HERE / "creader.c")]
-    subprocess.run(command, check=True, timeout=30)
-    return program
+def _program(kind: str, directory: Path) -> list[str]:
+    """Return the command of a kind of reader, compiled where it has to be."""
+    built = directory / f"{kind}reader"
+    match kind:
+        case "c":
+            _build("cc", "-O2", "-Wall", "-Werror", "-o", built, _HERE / "creader.c")
+        case "go":
+            _build("go", "build", "-o", built, _HERE / "goreader.go")
+        case "sh":
+            return [str(_HERE / "shellreader.sh")]
+        case _:
+            return [sys.executable, str(_HERE / "reader.py"), kind]
+    return [str(built)]
+
+
+def _build(*command: str | Path) -> None:
+    # Go compiles its library the first time; it needs no module for one file.
+    environment = os.environ | {"GO111MODULE": "off"}
+    subprocess.run(command, check=True, timeout=120, env=environment)
 
 
 @contextmanager
 def load(directory: Path, readers: dict[str, tuple[str, Path]]) -> Iterator[Load]:
-    """Start readers, each of a kind (live, pair, c) on a path; they are ended in any case."""
+    """Start readers, each of a kind on a path; they are ended in any case.
+
+    The kinds `live`, `pair` and `list` are Python, `c`, `go` and `sh` read one file.
+    """
     directory.mkdir()
     shared = directory / "shared"
     shared.write_bytes(bytes(mmap.PAGESIZE))
     with shared.open("r+b") as file:
         page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    c_reader = build_c_reader(directory) if any(k == "c" for k, _ in readers.values()) else None
+    programs = {kind: _program(kind, directory) for kind, _ in readers.values()}
     try:
         for name, (kind, path) in readers.items():
-            program = (
-                [str(c_reader)] if kind == "c" else [sys.executable, str(_HERE / "reader.py"), kind]
-            )
-            arguments = [*program, str(path), str(shared), str(directory / f"{name}.json")]
-            processes[name] = subprocess.Popen(arguments)
+            arguments = [str(path), str(shared), str(directory / f"{name}.json")]
+            if kind == "sh":
+                arguments.append(str(round((time.monotonic() - time.time()) * 1e6)))
+            processes[name] = subprocess.Popen([*programs[kind], *arguments])
         yield Load(page, processes, directory)
     finally:
         for process in processes.values():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import random
-import signal
-import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
-from harness.load import Load, load, summary
+from harness.deaths import kill_under_load, kill_worker, rotate_for_ever
+from harness.load import load, summary
 from harness.volumes import bind_file, content, snapshots_held, specs
 
 if TYPE_CHECKING:
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
     from harness.load import Report
     from harness.volumes import PublishedVolume
 
-ROTATION_S: Final = 0.05
 HUNT_S: Final = 30.0
 KILLS: Final = 25
 BUSY_READS: Final = 500
 ROUNDS: Final = 4
-KILL_PAUSE_S: Final = 0.6
 AROUND_S: Final = 0.2
 
 
@@ -38,18 +35,6 @@ def readers(published: PublishedVolume, bound: Path) -> dict[str, tuple[str, Pat
         "data": ("pair", published.target),
         "c": ("c", published.target / "nest/deep/cert"),
     }
-
-
-async def rotate_for_ever(published: PublishedVolume, running: Load) -> None:
-    """Rotate at a fixed pace; acknowledge to the readers; check sizes right after."""
-    while True:
-        began = trio.current_time()
-        generation = await published.rotate()
-        running.acknowledge(generation)
-        assert published.snapshot is not None
-        for entry in published.snapshot.entries():
-            assert (published.target / entry.path).stat().st_size == entry.size
-        await trio.sleep(max(0.0, began + ROTATION_S - trio.current_time()))
 
 
 @pytest.mark.timeout(120)
@@ -82,7 +67,7 @@ async def test_killed_workers_lose_no_read(published: PublishedVolume, tmp_path:
         left = KILLS - sum(count >= BUSY_READS for count in around)
         if left <= 0:
             break
-        reports, kills = await kill_under_load(published, tmp_path / f"load{number}", chance, left)
+        reports, kills = await kill_in_round(published, tmp_path / f"load{number}", chance, left)
         around += [sum(report.begun_around(kill, AROUND_S) for report in reports) for kill in kills]
         print(f"\nseed {seed}, {left} kills\n{summary(reports)}")
         assert not any(report.faults for report in reports), f"seed {seed}\n{summary(reports)}"
@@ -90,23 +75,16 @@ async def test_killed_workers_lose_no_read(published: PublishedVolume, tmp_path:
     assert sum(count >= BUSY_READS for count in around) >= KILLS, f"{sorted(around)}"
 
 
-async def kill_under_load(
+async def kill_in_round(
     published: PublishedVolume, directory: Path, chance: random.Random, count: int
 ) -> tuple[list[Report], list[float]]:
     """Kill workers under readers and rotations; return what the readers saw, and when."""
-    kills: list[float] = []
     directory.mkdir()
     with (
         bind_file(published.target / "pass", directory / "bound") as bound,
         load(directory / "load", readers(published, bound)) as running,
     ):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rotate_for_ever, published, running)
-            for _ in range(count):
-                await trio.sleep(KILL_PAUSE_S + chance.random() * ROTATION_S)
-                kills.append(await kill_worker(published))
-            await trio.sleep(KILL_PAUSE_S)
-            nursery.cancel_scope.cancel()
+        kills = await kill_under_load(published, running, chance, count)
         return running.stop(), kills
 
 
@@ -188,13 +166,3 @@ async def test_target_is_never_writable(published: PublishedVolume) -> None:
         stop = True
     assert outcomes.keys() == {"EROFS"}
     assert outcomes["EROFS"] > 100
-
-
-async def kill_worker(published: PublishedVolume) -> float:
-    """Kill the worker that serves now and return when."""
-    with trio.fail_after(5):
-        while (pid := await published.worker_pid()) is None:
-            await trio.sleep(0.001)
-    moment = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-    return moment

@@ -1,0 +1,76 @@
+"""Workers that stop, spin, crash or block in the kernel, and a reader that waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from harness.waiting import eventually
+
+if TYPE_CHECKING:
+    from harness.volumes import PublishedVolume
+
+REPLACED_S: Final = 5.0
+# What `harness.misbehaving` does on two of these is said there.
+TROUBLE: Final = {
+    "killed": signal.SIGKILL,
+    "crashed": signal.SIGSEGV,
+    "stopped": signal.SIGSTOP,
+    "spinning": signal.SIGUSR1,
+    "blocked": signal.SIGUSR2,
+}
+_LOOK_UP: Final = """
+import os, sys
+try:
+    os.stat(sys.argv[1])
+except FileNotFoundError:
+    sys.exit(0)
+sys.exit(1)
+"""
+
+
+def state(pid: int) -> str:
+    """Return a process's state as the kernel's letter, empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+async def worker_of(published: PublishedVolume) -> int:
+    """Return the worker that serves."""
+    with trio.fail_after(5):
+        while (pid := await published.worker_pid()) is None:
+            await trio.sleep(0.01)
+    return pid
+
+
+async def replaced_after(published: PublishedVolume, number: signal.Signals) -> float:
+    """Get a worker into trouble; return after how many seconds a look-up is answered.
+
+    Another worker serves then, and the first one is gone.
+    """
+    first = await worker_of(published)
+    os.kill(first, number)
+    if number == signal.SIGSTOP:
+        eventually(lambda: state(first) == "T", "the worker is stopped")
+    began = time.monotonic()
+    path = str(published.target / f"nothing-{first}")
+    with subprocess.Popen([sys.executable, "-c", _LOOK_UP, path]) as reader:
+        try:
+            if number == signal.SIGUSR2:
+                eventually(lambda: state(first) == "D", "the worker is blocked in the kernel")
+            assert await trio.to_thread.run_sync(reader.wait, REPLACED_S) == 0
+        finally:
+            reader.kill()
+    took = time.monotonic() - began
+    assert await worker_of(published) != first
+    eventually(lambda: state(first) == "", "the first worker is gone")
+    return took
