@@ -49,11 +49,6 @@ class Journal:
         """Note that nothing is in work."""
         _LENGTH.pack_into(self.own, 0, 0)
 
-    def clear_all(self) -> None:
-        """Forget what others had in work as well: they have finished it."""
-        self.clear()
-        _LENGTH.pack_into(self._others, 0, 0)
-
     def close(self) -> None:
         """Let go of the page."""
         self.own.release()

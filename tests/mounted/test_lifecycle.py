@@ -117,6 +117,7 @@ async def test_priming_file_is_never_seen(published: PublishedVolume) -> None:
         (published.target / "..prime").stat()
 
 
+@pytest.mark.parametrize("takeover", ["auto", "journal"])
 async def test_large_and_many_files_are_served(client: KeeperClient, kubelet: KubeletRoot) -> None:
     """A file of 1 MiB and 500 objects read back exactly."""
     volume = prepared(client, kubelet)
