@@ -94,6 +94,7 @@ class Scene:
         arguments = (
             *("fusefs", "--socket", str(self.workspace.keeper_socket)),
             *("--kubelet-root", str(self.workspace.kubelet), "--driver-name", DRIVER),
+            *("--successor-patience", "0"),
         )
         return Program(name="keeper", arguments=arguments)
 
