@@ -9,18 +9,24 @@ import socket
 from typing import TYPE_CHECKING
 
 import attrs
+import pyfuse3
 import pytest
+import trio
+from typing_extensions import override
 
 from fakes.trees import specs
 from fusefs import protocol
-from fusefs.errors import NoSuchName
+from fusefs.errors import InvalidSnapshot, NoSuchName
+from fusefs.gate import Gate
 from fusefs.memory import is_secret, sealed_memfd
 from fusefs.nodeids import PRIME_NAME, ROOT_NODE
 from fusefs.nodes import NodeTable
+from fusefs.pace import Pace
 from fusefs.plan import Plan, Step, decode
+from fusefs.session import Started
 from fusefs.snapshot import Sealed, seal
 from fusefs.usage import Usage
-from fusefs.worker import Assignment, Worker
+from fusefs.worker import EXIT_ABORTED, EXIT_STOPPED, Assignment, Worker, stand_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +78,12 @@ class FakeKeeper:
     def digest(self, generation: int) -> bytes:
         """Return what a generation must hold."""
         return self.sealed[generation - 1].snapshot.digest
+
+    def write_to(self, generation: int) -> None:
+        """Do what any holder of the descriptor can do to secret memory."""
+        fd = self.sealed[generation - 1].snapshot.fd
+        with mmap.mmap(fd, os.fstat(fd).st_size) as content:
+            content[-1:] = b"!"
 
     def plan(self, generation: int) -> bytes:
         """Return the plan that leads to a generation."""
@@ -253,6 +265,19 @@ def test_content_that_was_written_to_is_rejected(keeper: FakeKeeper) -> None:
     assert keeper.table.current == 1
 
 
+def test_written_content_is_not_shown_by_a_successor(
+    keeper: FakeKeeper, announced: list[str]
+) -> None:
+    """An older generation is let go; without the one to be shown there is nothing to serve."""
+    keeper.write_to(1)
+    announced.append("generation 1 is not kept: .*somebody wrote to it")
+    keeper.fork(1, 2)
+    assert set(keeper.table.generations) == {2}
+    keeper.write_to(2)
+    with pytest.raises(InvalidSnapshot, match="somebody wrote to it"):
+        keeper.fork(2)
+
+
 def test_generation_is_not_taken_twice(keeper: FakeKeeper) -> None:
     """Another content under a number that is served already would be mistaken for it."""
     worker = keeper.fork(1)
@@ -295,6 +320,104 @@ def test_bound_file_holds_its_generation(keeper: FakeKeeper) -> None:
     keeper.known.add(keeper.sealed[1].snapshot.files["d/b"].node)
     worker.carry_out(protocol.Drop((1, 2), forced=False), [])
     assert keeper.heard() == [protocol.Dropped((1,))]
+
+
+# Standby, signs of life, and the end
+
+
+async def stood_by(keeper: FakeKeeper, *messages: protocol.Message) -> protocol.Attach | None:
+    """Let a worker stand by and tell it something."""
+    keeper.theirs.settimeout(0)
+    for message in messages:
+        protocol.send(keeper.ours, message)
+    with trio.fail_after(5):
+        return await stand_by(keeper.theirs, b"reply")
+
+
+@pytest.mark.parametrize("recover", [False, True])
+async def test_standby_waits_for_the_word(keeper: FakeKeeper, *, recover: bool) -> None:
+    """It says that it could serve, answers the watchdog, and knows then what to recover."""
+    told = await stood_by(keeper, protocol.Ping(), protocol.Attach(recover))
+    assert told == protocol.Attach(recover)
+    assert keeper.heard() == [protocol.Standby(b"reply"), protocol.Pong()]
+
+
+async def test_standby_may_never_be_needed(keeper: FakeKeeper) -> None:
+    """A handover that is called off ends it."""
+    assert await stood_by(keeper, protocol.Stop()) is None
+
+
+async def test_standby_ends_with_its_keeper(keeper: FakeKeeper) -> None:
+    """Nobody is left to tell it."""
+    keeper.ours.shutdown(socket.SHUT_RDWR)
+    keeper.theirs.settimeout(0)
+    with pytest.raises(BrokenPipeError):
+        await stand_by(keeper.theirs, b"reply")
+
+
+def test_worker_gives_a_sign_of_life(keeper: FakeKeeper) -> None:
+    """The watchdog hears from it between any two requests."""
+    keeper.fork(1).carry_out(protocol.Ping(), [])
+    assert keeper.heard() == [protocol.Pong()]
+
+
+class NotedGate(Gate):
+    """A gate that notes what is asked of it, and lets nothing through."""
+
+    def __init__(self, device: int) -> None:
+        super().__init__(device, Pace(1))
+        self.asked: list[str] = []
+        self.told = trio.Event()
+
+    @override
+    def open(self) -> None:
+        self.asked.append("open")
+
+    @override
+    def close(self) -> None:
+        self.asked.append("close")
+        self.told.set()
+
+    @override
+    def recover(self) -> None:
+        if self.asked:
+            self.told.set()
+        self.asked.append("recover")
+
+
+@pytest.mark.parametrize(
+    ("message", "asked", "code"),
+    [
+        (protocol.Stop(), "close", EXIT_STOPPED),
+        (protocol.Recover(), "recover", EXIT_ABORTED),
+    ],
+    ids=["stop", "recover"],
+)
+async def test_worker_serves_until_it_is_stopped(
+    keeper: FakeKeeper,
+    monkeypatch: pytest.MonkeyPatch,
+    message: protocol.Message,
+    asked: str,
+    code: int,
+) -> None:
+    """It takes over, does as it is told, and says in the end whether it was asked to end."""
+    device = os.open(os.devnull, os.O_WRONLY)  # takes the answer to INIT
+    gate = NotedGate(device)
+
+    async def main(_: int, __: int) -> None:
+        protocol.send(keeper.ours, message)
+        await gate.told.wait()
+
+    monkeypatch.setattr(pyfuse3, "main", main)
+    keeper.theirs.settimeout(0)
+    serving = keeper.fork(1)
+    started = Started(-1, b"reply", keeper.theirs)
+    with trio.fail_after(5):
+        assert await serving.serve(gate, started, recover=True) == code
+    os.close(device)
+    assert gate.asked == ["recover", "open", asked]
+    assert keeper.invalidated == keeper.table.live_nodes()
+    assert keeper.heard() == [protocol.Ready(b"reply")]
 
 
 def test_assignment_names_what_the_worker_keeps(keeper: FakeKeeper) -> None:
