@@ -16,7 +16,6 @@ A worker may die in any phase; its successor is forked with what holds at that m
 goes on. Only before `serving` does a crash loop end the volume, since then nobody uses it yet.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal, Self
 
@@ -46,6 +45,7 @@ from fusefs.effects import (
 )
 from fusefs.errors import InvalidMessage, KeeperError, VolumeFailed, VolumeUnknown
 from fusefs.freezing import Freezing
+from fusefs.lineage import Lineage
 
 MAX_START_FAILURES: Final = 3
 TOUCH_RETRY_S: Final = 0.2
@@ -66,28 +66,24 @@ Phase = Literal[
 ]
 
 
-class Volume:
+class Volume(Lineage):
     """One volume.
 
     Attributes:
         phase: Where it stands.
-        acknowledged: The newest generation that every new open is known to see.
-        rotation: The generation on its way in, until its plan is finished.
         primed: Whether a worker may be told that the mount has been primed.
     """
 
-    def __init__(self, generation: int, ticket: Ticket) -> None:
+    def __init__(self, generation: int, ticket: Ticket, rotations: Sequence[Rotation] = ()) -> None:
         """Begin to publish `generation`; `ticket` is answered when the target shows it."""
+        super().__init__(generation, rotations)
         self.phase: Phase = "clearing"
-        self.acknowledged = generation
-        self.rotation: Rotation | None = None
         self.primed = False
         self._worker_ready = False
         self._touching = False
         self._unfinished = False
         self._unsent = False
         self._publishing = [ticket]
-        self._queue: deque[Rotation] = deque()
         self._backoff = Backoff()
         self._owed: tuple[str, ...] = ()
         self._to_freeze = False
@@ -101,25 +97,14 @@ class Volume:
             acknowledged: The newest generation that every new open is known to see.
             rotations: Those on their way in, oldest first; the first may be acknowledged.
         """
-        volume = cls(acknowledged, NOBODY)
+        volume = cls(acknowledged, NOBODY, rotations)
         volume._publishing = []
         volume.primed = True
         volume.phase = "serving"
-        volume._queue = deque(rotations)
         if rotations:
             volume.rotation = volume._queue.popleft()
             volume.phase = "swapping"
         return volume
-
-    @property
-    def served(self) -> int:
-        """The generation that a new worker must start on: not one that still waits its turn."""
-        return self.rotation.generation if self.rotation else self.acknowledged
-
-    @property
-    def newest(self) -> int:
-        """The newest generation that has been handed in."""
-        return self._queue[-1].generation if self._queue else self.served
 
     @property
     def is_shown(self) -> bool:
@@ -136,28 +121,6 @@ class Volume:
         """How many generations have been handed in and are not acknowledged yet."""
         under_way = self.rotation is not None and self.phase in ("swapping", "touching")
         return len(self._queue) + under_way
-
-    @property
-    def worker_is_ready(self) -> bool:
-        """Whether a worker answers the kernel."""
-        return self._worker_ready
-
-    def spared(self) -> set[int]:
-        """Return the generations that must be kept, whatever their age."""
-        spared = {self.acknowledged, self.newest}
-        if self.rotation:
-            spared.update((self.rotation.generation, self.rotation.previous))
-        spared.update(rotation.generation for rotation in self._queue)
-        return spared
-
-    def under_way(self) -> list[Rotation]:
-        """Return the rotations whose plan is not known to be over, oldest first."""
-        return [*([self.rotation] if self.rotation else []), *self._queue]
-
-    @property
-    def plan_in_progress(self) -> bytes | None:
-        """The plan that a new worker must know of."""
-        return self.rotation.plan if self.rotation else None
 
     # Coming up
 
@@ -295,7 +258,7 @@ class Volume:
             return []
         self.phase = "serving"
         self._owed = busy or ()
-        if self._owed and not self._queue:
+        if self._owed and not self._queue and not self._to_freeze:
             return [EndTouch(finished=False), RetryLater(NOTIFY_RETRY_S)]
         return self._finish_rotation()
 

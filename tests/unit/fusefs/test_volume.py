@@ -176,7 +176,6 @@ def test_dead_worker_is_replaced_in_any_phase(phase: Phase) -> None:
     volume = volume_in(phase)
     assert volume.worker_died(lived_s=STABLE_S) == [effects.StartWorker()]
     assert volume.phase == phase
-    assert not volume.worker_is_ready
 
 
 READY_AGAIN: Final[dict[Phase, list[effects.Effect]]] = {
@@ -195,8 +194,47 @@ def test_successor_is_told_of_the_end_of_priming(phase: Phase, told: list[effect
     volume = volume_in(phase)
     volume.worker_died(lived_s=STABLE_S)
     assert volume.worker_ready() == told
-    assert volume.worker_is_ready
     assert volume.phase == phase
+
+
+# Freezing
+
+
+def test_freeze_waits_for_what_is_under_way() -> None:
+    """A rotation comes to its end first, one that waits its turn is refused at once."""
+    volume = volume_in("notifying")
+    waiting = effects.Rotation(3, 2, b"", effects.Ticket(1, 77))
+    assert volume.rotate(waiting) == []
+    [refused] = volume.freeze()
+    assert isinstance(refused, effects.Answer)
+    assert (refused.ticket, type(refused.error)) == (waiting.ticket, VolumeFailed)
+    assert volume.touch_ended(busy=("a",))[-1] == effects.Fossilize()
+    assert volume.phase == "freezing"
+
+
+def test_freeze_waits_for_a_worker() -> None:
+    """Nobody can be told while the worker is being replaced."""
+    volume = volume_in("serving")
+    volume.worker_died(lived_s=STABLE_S)
+    assert volume.freeze() == []
+    assert volume.worker_ready()[-1] == effects.Fossilize()
+
+
+@pytest.mark.parametrize("phase", ["clearing", "starting", "priming", "settling"])
+def test_freeze_gives_up_what_nobody_has_seen(phase: Phase) -> None:
+    """No pod waits for it in vain: its publish is answered."""
+    torn, answer = volume_in(phase).freeze()
+    assert torn == effects.TearDown()
+    assert isinstance(answer, effects.Answer)
+    assert answer.error is not None
+
+
+def test_news_of_a_freeze_need_a_freeze() -> None:
+    """What a worker or a child says out of turn changes nothing."""
+    volume = volume_in("serving")
+    assert volume.worker_freezes() == []
+    assert volume.filled(succeeded=True) == []
+    assert volume.drained() == []
 
 
 def test_rotation_does_not_wait_for_readiness() -> None:
