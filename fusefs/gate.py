@@ -129,6 +129,7 @@ class JournaledGate(Gate):
         try:
             length = os.readv(self.device, [self._journal.own, self._rest])
         except OSError as error:
+            self._journal.clear()  # half of a request may have been written
             if error.errno == errno.ENODEV:
                 self._closed = True
             elif error.errno not in (errno.EAGAIN, errno.EINTR, errno.ENOENT):

@@ -218,6 +218,46 @@ async def test_closed_gate_lets_nothing_through(volume: Volume, *, journaled: bo
     assert volume.libfuse.recv(1000) == request(2)
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOENT, errno.EINTR])
+async def test_request_may_be_gone_again(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Another reader took it, or whoever asked was killed: the next one is waited for."""
+    errors = [OSError(number, "gone")]
+    readv = os.readv
+
+    def read(device: int, buffers: list[bytearray]) -> int:
+        if errors:
+            raise errors.pop()
+        return readv(device, buffers)
+
+    monkeypatch.setattr(os, "readv", read)
+    gate = volume.worker(0)
+    volume.kernel.send(request(2))
+    assert await pending(gate)
+    assert not errors
+
+
+async def test_aborted_connection_closes_the_gate(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to serve; any other error is a defect and is raised."""
+    gate = volume.worker(0)
+    volume.kernel.send(request(2))
+
+    def fail(number: int) -> None:
+        def read(_: int, __: list[bytearray]) -> int:
+            raise OSError(number, "failed")
+
+        monkeypatch.setattr(os, "readv", read)
+
+    fail(errno.EIO)
+    with pytest.raises(OSError, match="failed"):
+        await gate.wait_readable(-1)
+    fail(errno.ENODEV)
+    assert await is_closed(gate)
+
+
 async def test_direct_gate_waits_for_the_device(volume: Volume) -> None:
     """Without a journal the session reads the device itself, when it is its turn."""
     gate = Gate(volume.device.fileno(), Pace(FAST))

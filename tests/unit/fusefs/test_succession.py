@@ -8,7 +8,7 @@ from fakes.succession import KILLED, World
 from fusefs import protocol
 from fusefs.succession import READY_DEADLINE_S, REAP_S, STOP_S
 from fusefs.watchdog import PATIENCE_S, PING_S
-from fusefs.worker import EXIT_MISMATCH, EXIT_STOPPED
+from fusefs.worker import EXIT_BROKEN, EXIT_MISMATCH, EXIT_STOPPED
 
 
 @pytest.fixture
@@ -111,6 +111,21 @@ def test_other_negotiation_is_said_loudly(world: World, announced: list[str]) ->
     world.worker.end(EXIT_MISMATCH)
     assert world.heard == ["refused", "ended"]
     assert len(world.workers) == 2
+
+
+def test_broken_content_has_no_successor(world: World, announced: list[str]) -> None:
+    """No worker could show it either: what becomes of the volume is its owner's to say."""
+    announced.append("the worker ended with 5")
+    world.succession.start()
+    world.worker.end(EXIT_BROKEN)
+    assert world.heard == ["broken"]
+    assert len(world.workers) == 1
+
+
+def test_what_a_worker_says_is_passed_on(world: World) -> None:
+    """Whatever is no matter of its succession is its owner's."""
+    world.serve().say(protocol.Swapped(2))
+    assert world.heard == ["ready", "Swapped"]
 
 
 # Handover
