@@ -51,10 +51,10 @@ class UserNamespace:
         finally:
             syscalls.umount2(str(destination), syscalls.MNT_DETACH)
 
-    def command(self, program: Sequence[str]) -> list[str]:
-        """Return what runs `program` as uid 0 of this namespace."""
-        enter = ("nsenter", "--target", str(self.pid), "--user", "--setuid", "0", "--setgid", "0")
-        return [*enter, "--", *program]
+    def command(self, program: Sequence[str], *, uid: int = 0) -> list[str]:
+        """Return what runs `program` as user and group `uid` of this namespace."""
+        enter = ["nsenter", "--target", str(self.pid), "--user"]
+        return [*enter, f"--setuid={uid}", f"--setgid={uid}", "--", *program]
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from fusefs.client import VolumeOptions
+from fusefs.backup import Backups
+from fusefs.client import VolumeOptions, connect
 from fusefs.snapshot import FileSpec
 from harness.usernamespace import FIRST_UID, user_namespace
 from harness.volumes import PublishedVolume
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
     from fusefs.client import KeeperClient
     from harness.kubelet import KubeletRoot
+    from harness.programs import Program
+    from harness.usernamespace import UserNamespace
 
 OPTIONS: Final = VolumeOptions(filesystem="fuse", user_namespace=True)
 LOOK: Final = ("sh", "-c", "cat a b && stat -c ' %u:%g' a b")
@@ -39,6 +45,13 @@ def test_mapped_ids_are_those_of_the_pod() -> None:
     assert run.stdout.split() == [b"0", b"%d" % FIRST_UID, b"65536"]
 
 
+def look(namespace: UserNamespace, mounted: Path, uid: int = 0) -> list[str]:
+    """Return content and ids of both files, as a user of the namespace sees them."""
+    command = namespace.command(LOOK, uid=uid)
+    run = subprocess.run(command, cwd=mounted, capture_output=True, timeout=10, check=False)
+    return run.stdout.decode().split()
+
+
 async def test_pod_in_user_namespace_reads(
     client: KeeperClient, kubelet: KubeletRoot, tmp_path: Path
 ) -> None:
@@ -50,21 +63,40 @@ async def test_pod_in_user_namespace_reads(
             user_namespace() as namespace,
             namespace.mapped(volume.target, tmp_path / "pod") as mounted,
         ):
-            for text in ("one", "two"):
-                if text == "two":
-                    await volume.rotate(files("two"))
-                run = subprocess.run(
-                    namespace.command(LOOK),
-                    cwd=mounted,
-                    stdout=subprocess.PIPE,
-                    timeout=10,
-                    check=True,
-                )
-                assert run.stdout.decode().split() == [f"{text}{text}", "0:0", "7:2000"]
+            assert look(namespace, mounted) == ["oneone", "0:0", "7:2000"]
+            assert look(namespace, mounted, uid=7) == ["one"]
+            await volume.rotate(files("two"))
+            assert look(namespace, mounted) == ["twotwo", "0:0", "7:2000"]
             assert (mounted / "b").stat().st_uid == FIRST_UID + 7
     finally:
         await volume.unpublish()
         volume.close()
+
+
+async def test_mapped_ids_outlive_worker_and_keeper(
+    keeper: Program, keeper_socket: Path, kubelet: KubeletRoot, tmp_path: Path
+) -> None:
+    """Whoever serves the volume next negotiates the same, though only the first reply says it."""
+    with contextlib.closing(Backups()) as backups, contextlib.ExitStack() as pod:
+        async with connect(str(keeper_socket), backups=backups) as client:
+            volume = PublishedVolume(client, kubelet.prepared(), options=OPTIONS)
+            await volume.publish(files("one"))
+            namespace = pod.enter_context(user_namespace())
+            mounted = pod.enter_context(namespace.mapped(volume.target, tmp_path / "pod"))
+            pid = await volume.worker_pid()
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert look(namespace, mounted) == ["oneone", "0:0", "7:2000"]
+            keeper.kill()
+        keeper_socket.unlink()
+        keeper.restart()
+        keeper.wait_until(keeper_socket.exists, "the control socket is there again")
+        async with connect(str(keeper_socket), backups=backups) as client:
+            volume.client = client
+            await volume.rotate(files("two"))
+            assert look(namespace, mounted) == ["twotwo", "0:0", "7:2000"]
+            await volume.unpublish()
+            volume.close()
 
 
 async def test_other_volumes_map_no_ids(published: PublishedVolume, tmp_path: Path) -> None:
