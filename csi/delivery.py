@@ -7,7 +7,7 @@ the registry always says what the keeper acknowledged.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import attrs
@@ -20,7 +20,7 @@ from csi.grouping import Groups
 from csi.keeper import Keeper
 from csi.options import Filesystem
 from csi.record import decode_options, encode_record
-from csi.records import Credentials, PublishRequest, TargetPath, VolumeId, VolumeSpec
+from csi.records import Credentials, ObjectVersion, PublishRequest, TargetPath, VolumeId, VolumeSpec
 from csi.schedule import Schedule
 from csi.volumes import Registry, State, Volume
 from fusefs.client import Shown, VolumeOptions
@@ -147,7 +147,7 @@ class Delivery:
             FusefsError: The keeper did not take it.
         """
         if volume.state is State.LOST:
-            await self.restore(keeper, volume)
+            await self._bring_back(keeper, volume)
         credentials = volume.credentials or Credentials()
         content = await self._fetcher.fetch(volume.spec, credentials, volume.versions)
         try:
@@ -155,22 +155,42 @@ class Delivery:
         except VolumeUnknown:
             # The keeper lost it without our noticing; what the pod saw is brought back first.
             self._registry.lost(volume)
-            await self.restore(keeper, volume)
+            await self._bring_back(keeper, volume)
             await self._bring_in(keeper, volume, content)
         self._plan_refresh(volume, content)
         self._on_changed(volume.spec)
+
+    async def _bring_back(self, keeper: Keeper, volume: Volume) -> None:
+        """Restore a LOST volume; one whose content was written to gets what the provider has."""
+        try:
+            await self.restore(keeper, volume)
+        except InvalidSnapshot:
+            log.exception("the content of a volume is given up", extra=_fields(volume.spec))
+            credentials = volume.credentials or Credentials()
+            content = await self._fetcher.fetch(volume.spec, credentials, ())
+            await self._restore(keeper, volume, content.files, content.versions)
 
     async def restore(self, keeper: Keeper, volume: Volume) -> None:
         """Publish a LOST volume again, with the content that it had.
 
         Raises:
+            InvalidSnapshot: Somebody has written to that content.
             FusefsError: The keeper did not take it; the volume stays LOST.
         """
         previous = _snapshot(volume)
         previous.check_intact()  # the worker that is gone could write to it
-        sealed = seal(list(_specs_of(previous)), previous=previous, now_ns=self._now_ns())
+        await self._restore(keeper, volume, _specs_of(previous), volume.versions)
+
+    async def _restore(
+        self,
+        keeper: Keeper,
+        volume: Volume,
+        files: Sequence[FileSpec],
+        versions: tuple[ObjectVersion, ...],
+    ) -> None:
+        sealed = seal(files, previous=_snapshot(volume), now_ns=self._now_ns())
         options = decode_options(volume.record)
-        record = encode_record(volume.spec, volume.versions, options)
+        record = encode_record(volume.spec, versions, options)
         try:
             shown = await keeper.publish(
                 volume.volume_id, volume.spec.target, sealed, record=record, options=options
@@ -178,7 +198,7 @@ class Delivery:
         except BaseException:
             sealed.snapshot.close()
             raise
-        self._registry.served(volume, sealed.snapshot, volume.versions, record)
+        self._registry.served(volume, sealed.snapshot, versions, record)
         log.warning(
             "volume published again after the loss of its keeper", extra=_fields(volume.spec)
         )

@@ -86,6 +86,7 @@ class VolumeHost(Host):
                 ready=self._worker_ready,
                 spoke=self._worker_spoke,
                 ended=self._worker_ended,
+                broken=self._worker_found_broken,
                 standing_by=functools.partial(self._stands_by, True),  # noqa: FBT003 - a callback
                 refused=functools.partial(self._stands_by, False),  # noqa: FBT003
             ),
@@ -299,6 +300,18 @@ class VolumeHost(Host):
             self._carry_out(self.state.connection_lost())
         else:
             self._carry_out(self.state.worker_died(lived_s=lived_s))
+
+    def _worker_found_broken(self, lived_s: float) -> None:
+        """End the volume: no worker may show what another one has written into its memory.
+
+        While another keeper serves it, that one goes on.
+        """
+        if self._standing_by is not None:
+            self._stands_by(could_serve=False)
+            self._worker_ended(lived_s)
+        else:
+            log.error("the content is not what was sealed; publish it again", extra=self._fields())
+            self._carry_out(self.state.connection_lost())
 
     # Children in the private mount
 

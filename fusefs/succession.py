@@ -36,11 +36,13 @@ class Listener:
         ended: The worker has ended, after so many seconds of service, or of life without any.
         standing_by: A worker could serve and waits for `Succession.attach`.
         refused: A worker would speak otherwise than the kernel was told; `ended` follows.
+        broken: A worker ended, like that, because what it should show is not what was sealed.
     """
 
     ready: Callable[[bytes], None]
     spoke: Callable[[protocol.FromWorker], None]
     ended: Callable[[float], None]
+    broken: Callable[[float], None]
     standing_by: Callable[[], None] = lambda: None
     refused: Callable[[], None] = lambda: None
 
@@ -233,7 +235,10 @@ class Succession:
                 extra=self._fields,
             )
             self._listener.refused()
-        self._listener.ended(lived_s)
+        if code == worker.EXIT_BROKEN:
+            self._listener.broken(lived_s)
+        else:
+            self._listener.ended(lived_s)
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Have one timer at a time: what comes next replaces what was awaited."""

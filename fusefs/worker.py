@@ -33,6 +33,7 @@ EXIT_ABORTED: Final = 0  # the connection ended: nothing is left to serve
 EXIT_FAILED: Final = 1
 EXIT_MISMATCH: Final = 3
 EXIT_STOPPED: Final = 4  # as the keeper asked: all that was taken is answered
+EXIT_BROKEN: Final = 5  # what is to be shown is not what was sealed
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +99,9 @@ def run(assignment: Assignment) -> int:
     except session.InitMismatch:
         log.exception("this worker would negotiate other FUSE options than the first one did")
         return EXIT_MISMATCH
+    except InvalidSnapshot:
+        log.exception("this worker cannot show what it should")
+        return EXIT_BROKEN
 
 
 async def live(assignment: Assignment, usage: Usage) -> int:
@@ -105,6 +109,7 @@ async def live(assignment: Assignment, usage: Usage) -> int:
 
     Raises:
         session.InitMismatch: The kernel was told otherwise; the connection was not touched.
+        InvalidSnapshot: The content to be shown is broken; the connection was not touched.
     """
     assignment.control.settimeout(0)
     table = NodeTable(usage)
@@ -183,16 +188,34 @@ class Worker:
         self._fossil = fossil.Fossil(table) if frozen else None
         self._draining = False
         digests = assignment.digests
-        for generation, fd in assignment.snapshots:
-            if generation != assignment.pending:
-                table.keep(Snapshot.map(fd, digests.get(generation, b"")))
-        newest = max(table.generations)
+        settled = {
+            generation: (fd, digests.get(generation, b""))
+            for generation, fd in assignment.snapshots
+            if generation != assignment.pending
+        }
+        newest = max(settled)
+        self._keep(newest, *settled.pop(newest), needed=True)  # first: locked memory is limited
+        for generation, (fd, digest) in settled.items():
+            self._keep(generation, fd, digest, needed=False)
         table.begin(newest, plan.Plan(generation=newest, previous=0))
         table.priming = not assignment.primed
         for generation, fd in assignment.snapshots:
             if generation == assignment.pending and assignment.plan is not None:
                 digest = digests.get(generation, b"")
                 self._adopted = self._adopt(generation, assignment.plan, fd, digest)
+
+    def _keep(self, generation: int, fd: int, digest: bytes, *, needed: bool) -> None:
+        """Keep a generation; an older one that is broken is not kept, and answers ESTALE.
+
+        Raises:
+            InvalidSnapshot: The one to be shown is broken.
+        """
+        try:
+            self._table.keep(Snapshot.map(fd, digest))
+        except InvalidSnapshot as error:
+            if needed:
+                raise
+            log.error("generation %d is not kept: %s", generation, error)  # noqa: TRY400
 
     def _adopt(
         self, generation: int, encoded: bytes, fd: int, digest: bytes

@@ -100,6 +100,7 @@ class World:
             ended=self.end,
             standing_by=lambda: self.heard.append("standing by"),
             refused=lambda: self.heard.append("refused"),
+            broken=lambda _: self.heard.append("broken"),
         )
         self.succession = Succession(
             self.loop, self.assign, listener, volume_id="v", standby=standby

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import signal
@@ -66,6 +67,27 @@ async def test_plan_of_another_version_is_rejected(published: PublishedVolume) -
             await published.client.rotate(published.volume.volume_id, sealed, record=b"")
     good.snapshot.close()
     assert await published.rotate() == 2
+
+
+async def test_written_content_is_never_shown(
+    published: PublishedVolume, kubelet: KubeletRoot
+) -> None:
+    """Who holds a snapshot can write to secret memory; no later worker shows what was written."""
+    assert published.snapshot is not None
+    with mmap.mmap(published.snapshot.fd, published.snapshot.size) as content:
+        content[-1:] = b"!"
+    pid = await published.worker_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with trio.fail_after(10):
+        while await published.client.volumes(snapshots=False):
+            await trio.sleep(0.01)
+    with pytest.raises(OSError, match="not connected"):
+        (published.target / "user").read_bytes()
+    published.close()
+    await published.publish()
+    assert (published.target / "user").read_bytes() == specs(1)[0].content
+    assert len(kubelet.mounts()) == 1
 
 
 async def test_unmounted_target_is_mounted_again(

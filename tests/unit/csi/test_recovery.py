@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,3 +197,19 @@ async def test_vanished_volume_is_published_again() -> None:
         await trio.sleep(121)
         assert here.keeper.shown("csi-web") == {"password": b"second"}
         here.check()
+
+
+@virtual_time
+async def test_written_content_is_not_brought_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever showed a volume could write to what it shows: it gets what the provider has."""
+    async with world() as here:
+        await here.core.node.publish(publish_request())
+        snapshot = here.keeper.kept["csi-web"].snapshot
+        with mmap.mmap(snapshot.fd, snapshot.size) as content:
+            content[-1:] = b"!"
+        assert here.keeper.shown("csi-web") == {"password": b"firs!"}
+        here.keeper.kill()
+        await trio.sleep(200)
+        assert here.keeper.shown("csi-web") == {"password": b"first"}
+        here.check()
+    assert "somebody wrote to it" in caplog.text
