@@ -87,6 +87,7 @@ class VolumeHost(Host):
                 spoke=self._worker_spoke,
                 ended=self._worker_ended,
                 broken=self._worker_found_broken,
+                hopeless=lambda: self._carry_out(self.state.connection_lost()),
                 standing_by=functools.partial(self._stands_by, True),  # noqa: FBT003 - a callback
                 refused=functools.partial(self._stands_by, False),  # noqa: FBT003
             ),

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 READY_DEADLINE_S: Final = 10.0
 REAP_S: Final = 0.3  # a killed worker that lives longer is stuck in the kernel
+HOPE_S: Final = 120.0  # without a worker that serves; a pod whose reader hangs cannot be deleted
 STOP_S: Final = 2.0  # to finish what was taken, which takes a healthy worker no time
 
 
@@ -34,6 +35,7 @@ class Listener:
         ready: A worker answers the kernel; its reply to INIT.
         spoke: A worker said something else.
         ended: The worker has ended, after so many seconds of service, or of life without any.
+        hopeless: No worker has served for so long that readers must not wait any more.
         standing_by: A worker could serve and waits for `Succession.attach`.
         refused: A worker would speak otherwise than the kernel was told; `ended` follows.
         broken: A worker ended, like that, because what it should show is not what was sealed.
@@ -43,6 +45,7 @@ class Listener:
     spoke: Callable[[protocol.FromWorker], None]
     ended: Callable[[float], None]
     broken: Callable[[float], None]
+    hopeless: Callable[[], None]
     standing_by: Callable[[], None] = lambda: None
     refused: Callable[[], None] = lambda: None
 
@@ -79,6 +82,7 @@ class Succession:
         self._serves_since: float | None = None
         self._watchdog = Watchdog(0.0)
         self._timer: Timer | None = None
+        self._hope: Timer | None = None
         self._forked = 0
         self._stuck = 0
         self._gone: Callable[[], None] | None = None
@@ -96,6 +100,8 @@ class Succession:
         """
         if self._stopped is not None:
             return
+        if not self._standby:
+            self._begin_hope()
         root = sandbox.empty_root()
         try:
             started = WorkerProcess(
@@ -122,6 +128,7 @@ class Succession:
         """Have no worker any more, and call `gone` once the last one is reaped."""
         self._gone = gone
         self._forget_timer()
+        self._end_hope()
         last, self._worker = self._worker, None
         if last is not None:
             self._leave(last)
@@ -136,6 +143,7 @@ class Succession:
         With `recover`, it answers what the worker before it took and did not answer.
         """
         self._standby = False
+        self._begin_hope()
         self.tell(protocol.Attach(recover))
 
     def stop(self, stopped: Callable[[bool], None]) -> None:
@@ -144,6 +152,7 @@ class Succession:
         `stopped` is called with whether all that it had taken is answered.
         """
         self._stopped = stopped
+        self._end_hope()
         if self._worker is None:
             nothing_lost = False  # who was to replace it would have answered
             stopped(nothing_lost)
@@ -171,6 +180,7 @@ class Succession:
         match message:
             case protocol.Ready(reply=reply):
                 self._serves_since = self._loop.now()
+                self._end_hope()
                 self._watch()
                 self._listener.ready(reply)
             case protocol.Standby():
@@ -217,7 +227,8 @@ class Succession:
             self._gone()
 
     def _ended(self, code: int, lived_s: float) -> None:
-        log.warning("the worker ended with %d after %.1f s", code, lived_s, extra=self._fields)
+        level = logging.INFO if code == worker.EXIT_STOPPED else logging.WARNING
+        log.log(level, "the worker ended with %d after %.1f s", code, lived_s, extra=self._fields)
         self._end(code, lived_s)
 
     def _end(self, code: int, lived_s: float) -> None:
@@ -239,6 +250,19 @@ class Succession:
             self._listener.broken(lived_s)
         else:
             self._listener.ended(lived_s)
+
+    def _begin_hope(self) -> None:
+        if self._hope is None:
+            self._hope = self._loop.call_later(HOPE_S, self._despair)
+
+    def _despair(self) -> None:
+        log.error("no worker has served for %d s; readers get ENOTCONN", HOPE_S, extra=self._fields)
+        self._listener.hopeless()
+
+    def _end_hope(self) -> None:
+        if self._hope is not None:
+            self._hope.cancel()
+            self._hope = None
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Have one timer at a time: what comes next replaces what was awaited."""

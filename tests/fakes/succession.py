@@ -98,6 +98,7 @@ class World:
             ready=lambda _: self.heard.append("ready"),
             spoke=lambda said: self.heard.append(type(said).__name__),
             ended=self.end,
+            hopeless=lambda: self.heard.append("hopeless"),
             standing_by=lambda: self.heard.append("standing by"),
             refused=lambda: self.heard.append("refused"),
             broken=lambda _: self.heard.append("broken"),

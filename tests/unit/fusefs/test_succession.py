@@ -6,7 +6,7 @@ import pytest
 
 from fakes.succession import KILLED, World
 from fusefs import protocol
-from fusefs.succession import READY_DEADLINE_S, REAP_S, STOP_S
+from fusefs.succession import HOPE_S, READY_DEADLINE_S, REAP_S, STOP_S
 from fusefs.watchdog import PATIENCE_S, PING_S
 from fusefs.worker import EXIT_BROKEN, EXIT_MISMATCH, EXIT_STOPPED
 
@@ -128,12 +128,45 @@ def test_what_a_worker_says_is_passed_on(world: World) -> None:
     assert world.heard == ["ready", "Swapped"]
 
 
+# No worker at all
+
+
+def test_readers_do_not_wait_for_ever(world: World, announced: list[str]) -> None:
+    """Workers that never come to serve are tried for two minutes, then the volume is given up."""
+    announced += ["the worker is not ready in time", "the worker ended", "no worker has served"]
+    world.succession.start()
+    world.loop.advance(HOPE_S - 0.1)
+    assert "hopeless" not in world.heard
+    world.loop.advance(0.2)
+    assert world.heard.count("hopeless") == 1
+
+
+@pytest.mark.parametrize("lived_s", [1.0, 119.0])
+def test_worker_that_serves_brings_hope(world: World, announced: list[str], lived_s: float) -> None:
+    """Only the time without one counts."""
+    announced += ["the worker ended"]
+    for _ in range(5):
+        world.serve()
+        world.restarting = False
+        world.loop.advance(lived_s)
+        world.worker.end(-11)
+    assert "hopeless" not in world.heard
+
+
+def test_handover_is_nothing_to_despair_of(world: World) -> None:
+    """Another keeper's worker serves meanwhile."""
+    world.succession.start()
+    world.succession.stop(lambda _: None)
+    world.worker.end(EXIT_STOPPED)
+    world.loop.advance(10 * HOPE_S)
+    assert world.heard == []
+
+
 # Handover
 
 
-def test_stopped_worker_makes_room(world: World, announced: list[str]) -> None:
+def test_stopped_worker_makes_room(world: World) -> None:
     """It ends between two requests, nobody comes after it, and a rollback brings another."""
-    announced.append("the worker ended with 4")
     outcomes: list[bool] = []
     first = world.serve()
     world.succession.stop(outcomes.append)
