@@ -14,6 +14,7 @@ from typing import Final
 
 from fusefs import effects, protocol
 from fusefs.config import Config
+from fusefs.errors import VolumeFailed
 from fusefs.handover import Estate, Handover
 from fusefs.inheritance import Heir, Inheritance
 from fusefs.lease import Lease
@@ -81,6 +82,9 @@ class Lifecycle:
         Raises:
             KeeperError: Not now, or not by this session.
         """
+        if self._volumes.freezes:
+            text = "the keeper that serves freezes its volumes and ends; wait for the lease"
+            raise VolumeFailed(text)
         self._handover.hear(ticket, message)
 
     def gone(self, session: Session) -> None:
@@ -118,6 +122,8 @@ class Lifecycle:
     def _freeze(self) -> None:
         if self._handover.successor is None:
             self._volumes.freeze(self._loop.stop)
+        else:  # which may leave before it has taken everything
+            self._loop.call_later(_POLL_S, self._freeze)
 
     def _end_if_empty(self) -> None:
         if self._volumes:

@@ -265,6 +265,11 @@ class Volumes:
             per_second=self._config.per_second,
         )
 
+    @property
+    def freezes(self) -> bool:
+        """Whether volumes are being frozen: there is no way back."""
+        return self._frozen is not None
+
     def freeze(self, frozen: Callable[[], None]) -> None:
         """Leave every volume readable without any process, as its content is now.
 
