@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
@@ -11,6 +10,7 @@ import trio
 from fusefs.backup import Backups
 from fusefs.client import KeeperClient, connect
 from fusefs.errors import KeeperUnavailable, Superseded
+from harness.outcomes import stalls
 from harness.volumes import PublishedVolume
 
 if TYPE_CHECKING:
@@ -134,20 +134,6 @@ async def follow(node: NodeServer, volume: PublishedVolume) -> None:
         return
 
 
-def stalls(reports: list[Report], moments: list[float]) -> list[float]:
-    """Return the longest gap between two completed reads of one reader around each event."""
-    return [max(_gap_around(report, moment) for report in reports) for moment in moments]
-
-
-def _gap_around(report: Report, moment: float) -> float:
-    gaps = [
-        later - earlier
-        for earlier, later in pairwise(report.ended)
-        if later >= moment - AROUND_S and earlier <= moment + AROUND_S
-    ]
-    return max(gaps, default=0.0)
-
-
 def summary(reports: list[Report], moments: list[float]) -> str:
     """Return a line for each reader, and the stalls."""
     lines = [
@@ -155,5 +141,6 @@ def summary(reports: list[Report], moments: list[float]) -> str:
         f"{' '.join(report.examples)}"
         for report in reports
     ]
-    milliseconds = " ".join(f"{stall * 1e3:.0f}" for stall in sorted(stalls(reports, moments)))
+    found = stalls(reports, moments, before_s=AROUND_S, after_s=AROUND_S)
+    milliseconds = " ".join(f"{stall * 1e3:.0f}" for stall in sorted(found))
     return "\n".join([*lines, f"stalls of {len(moments)} events, ms: {milliseconds}"])

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from harness.load import Load, load
-from harness.volumes import PublishedVolume, bind_file
+from harness.volumes import bind_file, published_volume
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fusefs.client import KeeperClient
     from harness.kubelet import KubeletRoot
+    from harness.volumes import PublishedVolume
 
 
 def four_readers(target: Path, bound: Path) -> dict[str, tuple[str, Path]]:
@@ -31,15 +32,9 @@ async def read_volume(
     client: KeeperClient, kubelet: KubeletRoot, directory: Path
 ) -> AsyncIterator[tuple[PublishedVolume, Load]]:
     """Publish the standard files and read them all along; the volume is gone at the end."""
-    volume = PublishedVolume(client, kubelet.prepared())
-    await volume.publish()
-    try:
+    async with published_volume(client, kubelet) as volume:
         with (
             bind_file(volume.target / "pass", directory / "bound") as bound,
             load(directory / "load", four_readers(volume.target, bound)) as running,
         ):
             yield volume, running
-    finally:
-        await volume.unpublish()
-        volume.close()
-        volume.volume.remove()

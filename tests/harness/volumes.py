@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -14,11 +14,11 @@ from fusefs.client import DEFAULTS, Shown, VolumeOptions
 from fusefs.snapshot import FileSpec, Sealed, Snapshot, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from fusefs.client import KeeperClient
-    from harness.kubelet import PodVolume
+    from harness.kubelet import KubeletRoot, PodVolume
 
 ROTATION_S: Final = 30.0  # far beyond what a rotation takes
 LIVE_FILES: Final = ("user", "pass", "nest/deep/cert")
@@ -106,6 +106,21 @@ class PublishedVolume:
         if self.snapshot is not None:
             self.snapshot.close()
             self.snapshot = None
+
+
+@asynccontextmanager
+async def published_volume(
+    client: KeeperClient, kubelet: KubeletRoot
+) -> AsyncIterator[PublishedVolume]:
+    """Publish the standard files in a new pod; nothing is left of the volume at the end."""
+    volume = PublishedVolume(client, kubelet.prepared())
+    await volume.publish()
+    try:
+        yield volume
+    finally:
+        await volume.unpublish()
+        volume.close()
+        volume.volume.remove()
 
 
 @contextmanager

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import statistics
-import subprocess
-import sys
 import time
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,22 +12,16 @@ import pytest
 import trio
 
 from harness.hostilepod import KINDS
-from harness.volumes import PublishedVolume, content
+from harness.neighbours import hostile_pod
+from harness.volumes import content
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from fusefs.client import KeeperClient
     from harness.kubelet import KubeletRoot
     from harness.programs import Program
+    from harness.volumes import PublishedVolume
 
-HOSTILE: Final = Path(__file__).parents[1] / "harness" / "hostilepod.py"
 ROTATIONS: Final = 20
 GROWTH_BYTES: Final = 8 << 20
-ROUNDS: Final = 6
-READS: Final = 300
-PAUSE_S: Final = 0.003
-MOST_TIMES_SLOWER: Final = 3.0
 FLOODERS: Final = 3
 FLOOD_S: Final = 3.0
 MOST_OF_A_PROCESSOR: Final = 0.5
@@ -42,36 +33,6 @@ pytestmark = pytest.mark.timeout(120)
 def keeper_command(kubelet: KubeletRoot, keeper_socket: Path) -> list[str]:
     """Run a keeper with the limits that it has by default."""
     return ["fusefs", f"--socket={keeper_socket}", f"--kubelet-root={kubelet.path}"]
-
-
-@contextmanager
-def hostile_pod(kind: str, target: Path) -> Iterator[None]:
-    """Run a hostile pod; it is in full swing when this begins, and gone when it ends."""
-    command = [sys.executable, str(HOSTILE), kind, str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == b"in full swing\n"
-            yield
-            assert process.poll() is None, "the hostile pod has ended by itself"
-        finally:
-            os.killpg(process.pid, 9)
-
-
-@asynccontextmanager
-async def another_volume(
-    client: KeeperClient, kubelet: KubeletRoot
-) -> AsyncIterator[PublishedVolume]:
-    """Publish a second volume."""
-    pod_volume = kubelet.volume()
-    pod_volume.prepare()
-    volume = PublishedVolume(client, pod_volume)
-    await volume.publish()
-    try:
-        yield volume
-    finally:
-        await volume.unpublish()
-        volume.close()
 
 
 def resident_bytes(pid: int) -> int:
@@ -97,36 +58,6 @@ async def test_hostile_pod_harms_nobody(
         assert await published.worker_pid() == pid
     assert "a handler failed" not in keeper.log
     await published.rotate()
-
-
-async def slowest_reads(target: Path) -> float:
-    """Return the 99th percentile of the time that a read of a whole file takes."""
-    times = []
-    for _ in range(READS):
-        began = time.monotonic()
-        (target / "user").read_bytes()
-        times.append(time.monotonic() - began)
-        await trio.sleep(PAUSE_S)
-    return statistics.quantiles(times, n=100)[-1]
-
-
-async def test_flood_is_no_matter_of_the_neighbour(
-    published: PublishedVolume, client: KeeperClient, kubelet: KubeletRoot
-) -> None:
-    """A neighbour's slowest reads take at most three times as long under a flooding pod."""
-    async with another_volume(client, kubelet) as neighbour:
-        quiet, flooded = [], []
-        for _ in range(ROUNDS):
-            quiet.append(await slowest_reads(neighbour.target))
-            with hostile_pod("flood", published.target):
-                flooded.append(await slowest_reads(neighbour.target))
-        print(f"p99 in ms: quiet {in_ms(quiet)}, flooded {in_ms(flooded)}")
-        assert statistics.median(flooded) <= MOST_TIMES_SLOWER * statistics.median(quiet)
-
-
-def in_ms(seconds: list[float]) -> list[float]:
-    """Return times as a person reads them."""
-    return [round(one * 1e3, 2) for one in seconds]
 
 
 def processor_seconds(pid: int) -> float:

@@ -5,42 +5,37 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
-from fusefs.supervisor import STABLE_S
+from harness.keepers import kill_keepers_under_load, supervised_keeper
 from harness.load import load
 from harness.nodeservers import (
     AROUND_S,
     PATIENCE_S,
     RETRY_S,
-    ROTATION_S,
     NodeServer,
-    rotate_for_ever,
     summary,
 )
-from harness.programs import Program
-from harness.volumes import LIVE_FILES, PublishedVolume, content
+from harness.volumes import LIVE_FILES, content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from harness.kubelet import KubeletRoot
+    from harness.programs import Program
+    from harness.volumes import PublishedVolume
 
-KILLS: Final = 10
-BETWEEN_S: Final = STABLE_S + 0.3  # a keeper that dies younger is started later
+KILLS: Final = 3
 
 
 @pytest.fixture
 def supervised(tmp_path: Path, kubelet: KubeletRoot, keeper_socket: Path) -> Iterator[Program]:
     """Run a keeper under its supervisor."""
-    arguments = ["fusefs", "--socket", str(keeper_socket), "--kubelet-root", str(kubelet.path)]
-    with Program("keeper", [*arguments, "--supervise"], log=tmp_path / "keeper.log") as program:
-        program.wait_until(keeper_socket.exists, "the control socket is there")
+    with supervised_keeper(tmp_path, kubelet, keeper_socket) as program:
         yield program
 
 
@@ -75,18 +70,8 @@ async def test_killed_keepers_lose_no_read(
     """Keepers killed at random moments of rotations: no read fails, tears or goes back."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
-    kills: list[float] = []
     with load(tmp_path / "load", readers(volume.target)) as running:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rotate_for_ever, node, volume, running)
-            for _ in range(KILLS):
-                await trio.sleep(BETWEEN_S + chance.random() * ROTATION_S)
-                client = await node.client()
-                kills.append(time.monotonic())
-                os.kill(client.keeper_pid, signal.SIGKILL)
-                await node.next_client(client)
-            await trio.sleep(BETWEEN_S)
-            nursery.cancel_scope.cancel()
+        kills = await kill_keepers_under_load(node, volume, running, chance, KILLS)
         reports = running.stop()
     print(f"\nseed {seed}, generation {volume.generation}\n{summary(reports, kills)}")
     assert node.keepers == KILLS + 1

@@ -5,68 +5,24 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
-from fusefs.supervisor import EXIT_HANDED_OVER
+from harness.keepers import Keepers, serves, upgrade_under_load
 from harness.load import load
-from harness.nodeservers import NodeServer, follow, rotate_for_ever, stalls, summary
-from harness.programs import Program
-from harness.volumes import PublishedVolume, content
+from harness.nodeservers import NodeServer, follow, summary
+from harness.volumes import content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from harness.kubelet import KubeletRoot
+    from harness.volumes import PublishedVolume
 
-UPGRADES: Final = 10
-BETWEEN_S: Final = 0.5
-READY_S: Final = 20.0
-
-
-class Keepers:
-    """The keepers of one node; each has a rank of its own."""
-
-    def __init__(self, directory: Path, kubelet: KubeletRoot) -> None:
-        self.socket = directory / "keeper" / "keeper.sock"
-        self._directory = directory
-        self._kubelet = kubelet
-        self.running: list[Program] = []
-
-    def start(self, *, rank: int | None = None, patience_s: float = 30.0) -> Program:
-        """Start one more; it takes over by itself."""
-        number = len(self.running) + 1
-        program = Program(
-            f"keeper {number}",
-            [
-                *("fusefs", "--socket", str(self.socket)),
-                *("--kubelet-root", str(self._kubelet.path)),
-                *("--rank", str(number if rank is None else rank)),
-                *("--successor-patience", str(patience_s)),
-            ],
-            log=self._directory / f"keeper-{number}.log",
-        )
-        self.running.append(program)
-        return program
-
-    @contextmanager
-    def ending(self) -> Iterator[None]:
-        """End all in the end."""
-        try:
-            yield
-        finally:
-            for program in self.running:
-                program.kill()
-
-
-def serves(program: Program) -> bool:
-    """Return whether a keeper has said that it serves."""
-    return "the keeper serves" in program.log
+UPGRADES: Final = 3
 
 
 @pytest.fixture
@@ -99,30 +55,18 @@ async def test_upgrades_lose_no_read(
 ) -> None:
     """Keepers take over one after another amid rotations: no read fails, tears or goes back."""
     chance = random.Random(seed := random.randrange(2**32))
-    moments: list[float] = []
     places = {
         "live": ("live", volume.target / "user"),
         "data": ("pair", volume.target),
         "c": ("c", volume.target / "nest/deep/cert"),
     }
     with load(tmp_path / "load", places) as running:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rotate_for_ever, node, volume, running)
-            for _ in range(UPGRADES):
-                await trio.sleep(BETWEEN_S + chance.random() * 0.1)
-                before, after = keepers.running[-1], keepers.start()
-                with trio.fail_after(READY_S):
-                    while not serves(after):
-                        await trio.sleep(0.005)
-                moments.append(time.monotonic())
-                assert before.ended(10)
-                assert before.stop() == EXIT_HANDED_OVER, before.log
-            await trio.sleep(BETWEEN_S)
-            nursery.cancel_scope.cancel()
+        moments = await upgrade_under_load(
+            keepers, node, volume, running, chance=chance, count=UPGRADES
+        )
         reports = running.stop()
     print(f"\nseed {seed}, generation {volume.generation}\n{summary(reports, moments)}")
     assert not any(report.faults for report in reports), f"{seed} {summary(reports, moments)}"
-    assert max(stalls(reports, moments)) < 2
 
 
 async def test_older_keeper_waits_for_the_lease(
