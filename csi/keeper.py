@@ -77,7 +77,11 @@ class KeeperLink:
     """Holds a session as long as there is a keeper to talk to."""
 
     def __init__(self, connect: Connect, *, abandon: Callable[[], None] = lambda: None) -> None:
-        """Connect when `run`; `abandon` is called when no keeper has come for too long."""
+        """Connect when `run`.
+
+        `abandon` is called when no keeper has come for too long, and when another node server
+        holds everything.
+        """
         self._connect = connect
         self._abandon = abandon
         self._session: _Session | None = None
@@ -114,15 +118,17 @@ class KeeperLink:
             if isinstance(error, Superseded):
                 log.warning("superseded by a newer node server; idle until the end")
                 self._superseded = True
+                self._abandon()
                 self._wake()
                 return
+            absent = trio.current_time() - lost
             log.log(
-                logging.INFO if delay < _LAST_RETRY_S else logging.WARNING,
+                _level(delay, absent),
                 "no keeper; trying again",
                 extra={logkeys.ERROR: str(error), logkeys.SECONDS: delay},
             )
             await trio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
-            if trio.current_time() - lost > _QUICK_S:
+            if absent > _QUICK_S:
                 delay = min(delay * 2, _LAST_RETRY_S)
 
     async def _abandon_in_time(self) -> None:
@@ -275,3 +281,10 @@ class _Session(Keeper):
     def _break(self, error: KeeperUnavailable | Superseded) -> None:
         self._error = self._error or error
         self._broken.set()
+
+
+def _level(delay: float, absent: float) -> int:
+    """Return how loudly to say that there is no keeper: not many times a second."""
+    if 0 < absent <= _QUICK_S:
+        return logging.DEBUG
+    return logging.INFO if delay < _LAST_RETRY_S else logging.WARNING

@@ -150,6 +150,7 @@ class Backup:
         self.drop(list(self.generations))
         os.close(self.device)
         os.close(self.usage)
+        self.device = self.usage = -1
 
 
 class Incoming:
@@ -246,6 +247,7 @@ class Backups:
             if known.identity == backup.identity:
                 for number in known.above(backup.served):
                     backup.add(number, known.generations.pop(number))
+                    backup.record = known.record
             known.close()
         self._volumes[backup.volume_id] = backup
 

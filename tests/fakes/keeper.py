@@ -77,6 +77,12 @@ class FakeKeeper:
         for session in self.sessions:
             session.lost.set()
 
+    def dismiss(self) -> None:
+        """Tell every session that a newer one is obeyed."""
+        for session in self.sessions:
+            session.dismissed = True
+            session.lost.set()
+
     def kill(self) -> None:
         """Die, and with it every mount."""
         self.disconnect()
@@ -96,6 +102,7 @@ class FakeSession:
         """Belong to `keeper`."""
         self._keeper = keeper
         self.lost = trio.Event()
+        self.dismissed = False
 
     async def publish(
         self,
@@ -174,6 +181,9 @@ class FakeSession:
     async def wait_lost(self) -> None:
         """Return when the connection is lost."""
         await self.lost.wait()
+        if self.dismissed:
+            message = "a newer node server has registered"
+            raise Superseded(message)
 
     async def _begin(self, call: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from csi.keeper import CALL_TIMEOUT_S, Keeper, KeeperLink
+from csi.keeper import ABANDON_S, CALL_TIMEOUT_S, Keeper, KeeperLink
 from fakes.keeper import FakeKeeper, FakeSession
 from fakes.virtualtime import virtual_time
 from fusefs.errors import KeeperUnavailable, Superseded
@@ -80,6 +80,57 @@ async def test_lost_connection_is_noticed_without_a_call() -> None:
         assert await link.session() is not first
         with pytest.raises(KeeperUnavailable):
             await first.unpublish("v", TARGET)
+
+
+@virtual_time
+async def test_mounts_end_without_a_keeper_for_long() -> None:
+    """What is held for a keeper is let go after two minutes, once each time, and not before."""
+    keeper = FakeKeeper()
+    abandoned: list[float] = []
+    link = KeeperLink(
+        keeper.connect, abandon=lambda: abandoned.append(trio.current_time() - lost_at)
+    )
+    async with _running(link):
+        await link.session()
+        for absent_s, expected in ((ABANDON_S - 5, []), (ABANDON_S * 3, [ABANDON_S])):
+            lost_at = trio.current_time()
+            keeper.listening = False
+            keeper.disconnect()
+            await trio.sleep(absent_s)
+            assert abandoned == pytest.approx(expected)
+            keeper.listening = True
+            await link.session()
+
+
+@virtual_time
+async def test_keeper_that_returns_soon_is_found_soon() -> None:
+    """Readers wait: for some seconds a keeper is looked for every few milliseconds."""
+    keeper = FakeKeeper()
+    link = KeeperLink(keeper.connect)
+    async with _running(link):
+        await link.session()
+        keeper.listening = False
+        keeper.disconnect()
+        await trio.sleep(2)
+        keeper.listening = True
+        before = trio.current_time()
+        await link.session()
+        assert trio.current_time() - before < 0.05
+
+
+@virtual_time
+async def test_dismissed_session_ends_the_link() -> None:
+    """A keeper that says that another node server is obeyed is believed; nothing is held on."""
+    keeper = FakeKeeper()
+    abandoned: list[bool] = []
+    link = KeeperLink(keeper.connect, abandon=lambda: abandoned.append(True))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run, lambda *_: None)
+        await link.session()
+        keeper.dismiss()
+    assert abandoned == [True]
+    with pytest.raises(Superseded):
+        await link.session()
 
 
 @virtual_time

@@ -6,18 +6,22 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
+import fusefs.client
 from fakes.keepersocket import Answer, KeeperSocket
 from fakes.trees import sealed
 from fusefs import errors, protocol
+from fusefs.backup import Backups
 from fusefs.client import KeeperClient, connect
 from fusefs.memory import sealed_memfd
+from fusefs.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from fusefs.snapshot import Snapshot
@@ -328,3 +332,144 @@ async def test_error_of_the_caller_passes_unwrapped(keeper: KeeperSocket) -> Non
 
     with pytest.raises(KeyError, match="mine"):
         await fail()
+
+
+# What is held for the keeper
+
+
+@pytest.fixture
+def backups() -> Iterator[Backups]:
+    """Return a store that outlives sessions, with one volume of one generation."""
+    made = Backups()
+    notice = protocol.Hold(
+        protocol.VolumeBackup(
+            "v", "/t", 3, b"record", 1, (protocol.Generation(1, None),), b"init", b"reply"
+        )
+    )
+    made.take(notice, [sealed_memfd("test", [b"device"]), Usage.create()])
+    made.take(protocol.HoldGeneration("v", 1), [sealed_memfd("test", [b"one"])])
+    yield made
+    made.close()
+
+
+async def test_keeper_is_told_to_hold_it_all_again(keeper: KeeperSocket, backups: Backups) -> None:
+    """What a keeper lacks is given back before the session is used, piece by piece."""
+    async with connect(keeper.path, backups=backups):
+        [backup] = backups
+        assert keeper.heard == [
+            protocol.Register(1),
+            protocol.GiveBack(2, backup.announcement()),
+            protocol.GiveBackGeneration(3, "v", 1),
+        ]
+        assert keeper.contents[2] == b"one"
+        assert backup.confirmed
+
+
+async def test_volume_that_is_refused_is_let_go(
+    keeper: KeeperSocket, backups: Backups, announced: list[str]
+) -> None:
+    """Nobody serves it: its mount ends, and it is published again."""
+    announced.append("a volume is not served any longer: it is dead")
+
+    def respond(message: protocol.NodeMessage) -> Answer:
+        if isinstance(message, protocol.GiveBackGeneration):
+            return protocol.Refused(message.request, "VolumeFailed", "it is dead")
+        return protocol.Done(message.request)
+
+    keeper.respond = respond
+    async with connect(keeper.path, backups=backups):
+        assert not backups
+
+
+async def test_lost_rotation_is_sent_again(keeper: KeeperSocket, backups: Backups) -> None:
+    """A keeper that lives and never got a generation gets it before the session is used."""
+    [backup] = backups
+    with sealed({"a": b"1"}) as first, sealed({"a": b"two"}, first.snapshot) as second:
+        backups.rotating(
+            protocol.Rotate(9, "v", 2, second.plan, b"newer", second.snapshot.digest),
+            second.snapshot.fd,
+        )
+        volume = msgspec.structs.replace(
+            backup.announcement(),
+            record=b"record",
+            generations=(protocol.Generation(1, None),),
+        )
+        device, page = os.dup(backup.device), os.dup(backup.usage)
+
+        def respond(message: protocol.NodeMessage) -> Answer:
+            if isinstance(message, protocol.Register):
+                keeper.send((protocol.Hold(volume), [device, page]))
+                one = sealed_memfd("test", [b"one"])
+                keeper.send((protocol.HoldGeneration("v", 1), [one]))
+            return protocol.Done(message.request)
+
+        keeper.respond = respond
+        async with connect(keeper.path, backups=backups):
+            assert keeper.heard[1:] == [
+                protocol.Rotate(2, "v", 2, second.plan, b"newer", second.snapshot.digest)
+            ]
+            assert keeper.contents[0][-3:] == b"two"
+            assert sorted(next(iter(backups)).generations) == [1, 2]
+
+
+async def test_rotation_without_answer_is_held(keeper: KeeperSocket, backups: Backups) -> None:
+    """A keeper that dies with a generation gets it back from who had sent it."""
+
+    def respond(message: protocol.NodeMessage) -> Answer:
+        if isinstance(message, protocol.Rotate):
+            keeper.hang_up()
+            return None
+        return protocol.Done(message.request)
+
+    keeper.respond = respond
+    with sealed({"a": b"1"}) as first, sealed({"a": b"two"}, first.snapshot) as second:
+        async with connect(keeper.path, backups=backups) as client:
+            with pytest.raises(errors.KeeperUnavailable):
+                await client.rotate("v", second, record=b"newer")
+        [backup] = backups
+        assert (backup.unfinished, backup.record) == ([2], b"newer")
+
+
+async def test_refused_rotation_is_not_held(keeper: KeeperSocket, backups: Backups) -> None:
+    """What the keeper did not take is not given to the next one."""
+
+    def respond(message: protocol.NodeMessage) -> Answer:
+        if isinstance(message, protocol.Rotate):
+            return protocol.Refused(message.request, "OverBudget", "too much")
+        return protocol.Done(message.request)
+
+    keeper.respond = respond
+    with sealed({"a": b"1"}) as first, sealed({"a": b"two"}, first.snapshot) as second:
+        async with connect(keeper.path, backups=backups) as client:
+            with pytest.raises(errors.OverBudget):
+                await client.rotate("v", second, record=b"newer")
+        assert [sorted(backup.generations) for backup in backups] == [[1]]
+
+
+async def test_dismissed_session_is_superseded(keeper: KeeperSocket, backups: Backups) -> None:
+    """Once another node server is obeyed, nothing is held, and every call says why."""
+    keeper.respond = lambda message: (
+        protocol.Dismissed()
+        if isinstance(message, protocol.UpdateRecord)
+        else protocol.Done(message.request)
+    )
+    async with connect(keeper.path, backups=backups) as client:
+        with pytest.raises(errors.Superseded):
+            await client.update_record("v", b"r")
+        with pytest.raises(errors.Superseded):
+            await client.wait_lost()
+        with pytest.raises(errors.Superseded):
+            await client.unpublish("v", "/t")
+        assert not backups
+
+
+async def test_keeper_that_never_registers_is_unavailable(
+    keeper: KeeperSocket, backups: Backups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper that is stopped is given up, and what is held for the next one stays."""
+    monkeypatch.setattr(fusefs.client, "REGISTER_S", 0.05)
+    keeper.respond = lambda _: None
+    with pytest.raises(errors.KeeperUnavailable, match="to register"):
+        async with connect(keeper.path, backups=backups):
+            pass
+    assert len(backups) == 1
