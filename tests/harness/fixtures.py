@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fusefs.client import KeeperClient, connect
 from harness.kubelet import KubeletRoot, kubelet_root
-from harness.programs import Program
+from harness.programs import WITH_HARNESS, Program
 from harness.volumes import PublishedVolume
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-WITH_HARNESS: Final = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import trio
 
 from fusefs.supervisor import EXIT_HANDED_OVER, STABLE_S
 from harness.nodeservers import ROTATION_S, NodeServer, rotate_for_ever
-from harness.programs import Program
+from harness.programs import WITH_HARNESS, Program
 
 if TYPE_CHECKING:
     import random
@@ -65,18 +65,21 @@ class Keepers:
         self._kubelet = kubelet
         self.running: list[Program] = []
 
-    def start(self, *, rank: int | None = None, patience_s: float = 30.0) -> Program:
-        """Start one more; it takes over by itself."""
+    def start(
+        self, *, rank: int | None = None, patience_s: float = 30.0, module: str = "fusefs"
+    ) -> Program:
+        """Start one more, of this module; it takes over by itself."""
         number = len(self.running) + 1
         program = Program(
             f"keeper {number}",
             [
-                *("fusefs", "--socket", str(self.socket)),
+                *(module, "--socket", str(self.socket)),
                 *("--kubelet-root", str(self._kubelet.path)),
                 *("--rank", str(number if rank is None else rank)),
                 *("--successor-patience", str(patience_s)),
             ],
             log=self._directory / f"keeper-{number}.log",
+            environment=WITH_HARNESS,
         )
         self.running.append(program)
         return program

@@ -8,17 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 START_TIMEOUT_S: Final = 20.0  # imports take most of it, on two busy cores
 STOP_TIMEOUT_S: Final = 15.0
 PAUSE_S: Final = 0.01
 # So that nothing outlives a test session that had to be killed.
 WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
+WITH_HARNESS: Final = {"PYTHONPATH": str(Path(__file__).parents[1])}  # to run a module of it
 _LOG_TAIL_CHARS: Final = 4000
 
 

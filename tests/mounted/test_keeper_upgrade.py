@@ -147,6 +147,23 @@ async def test_killed_successor_is_survived(
     assert (volume.target / "user").read_bytes() == content("user", 3)
 
 
+async def test_successor_of_another_library_is_refused(
+    keepers: Keepers, node: NodeServer, volume: PublishedVolume
+) -> None:
+    """A keeper whose workers negotiate otherwise takes nothing: the old one's serve on."""
+    before = await volume.worker_pid()
+    second = keepers.start(module="harness.otherlibrary")
+    second.wait_until(lambda: "cannot serve a volume" in second.log, "it finds that out")
+    first = keepers.running[0]
+    first.wait_until(lambda: "serves on" in first.log, "the first keeper takes the volume back")
+    await follow(node, volume)
+    volume.client = await node.client()
+    assert volume.client.keeper_pid == first.pid
+    await volume.rotate()
+    assert (volume.target / "user").read_bytes() == content("user", 2)
+    assert await volume.worker_pid() == before
+
+
 async def test_end_without_successor_freezes(
     keepers: Keepers, node: NodeServer, volume: PublishedVolume
 ) -> None:
