@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import trio
 
 from fusefs import syscalls
 from fusefs.client import KeeperClient, VolumeOptions, connect
 from fusefs.errors import TargetRefused
 from fusefs.filesystems import WORKER_BYTES
 from fusefs.snapshot import FileSpec
+from harness.keepers import Keepers, serves
+from harness.nodeservers import NodeServer
 from harness.volumes import LIVE_FILES, PublishedVolume, content, specs
 
 if TYPE_CHECKING:
@@ -281,6 +285,46 @@ async def test_volume_outlives_its_keeper(
         await volume.unpublish()
         assert not kubelet.mounts()
         volume.close()
+
+
+async def test_volume_goes_on_in_a_successor(tmp_path: Path, kubelet: KubeletRoot) -> None:
+    """A keeper that takes over finds the tmpfs when it is published again; the mount stays."""
+    keepers = Keepers(tmp_path, kubelet)
+    with keepers.ending():
+        first = keepers.start()
+        first.wait_until(lambda: serves(first), "it serves")
+        async with NodeServer.running(keepers.socket) as node:
+            before = await node.client()
+            volume = PublishedVolume(before, kubelet.prepared(), options=TMPFS)
+            await volume.publish()
+            mounts = kubelet.mounts()
+            second = keepers.start()
+            volume.client = await node.next_client(before)
+            assert volume.client.keeper_pid == second.pid
+            assert not await volume.client.volumes(snapshots=False)
+            assert read(volume.target) == expected(1)
+            volume.close()
+            await volume.publish()
+            await volume.rotate()
+            assert read(volume.target) == expected(2)
+            assert kubelet.mounts() == mounts
+            volume.close()
+
+
+async def test_frozen_keeper_leaves_the_volume(
+    client: KeeperClient, keeper: Program, kubelet: KubeletRoot
+) -> None:
+    """A keeper that ends for good has nothing to freeze: the kernel keeps the tmpfs."""
+    volume = prepared(client, kubelet)
+    await volume.publish()
+    mounts = kubelet.mounts()
+    os.kill(keeper.pid, signal.SIGUSR1)
+    with trio.fail_after(10):
+        while not keeper.ended():
+            await trio.sleep(0.01)
+    assert read(volume.target) == expected(1)
+    assert kubelet.mounts() == mounts
+    volume.close()
 
 
 async def test_unmounted_tmpfs_is_shown_again(client: KeeperClient, kubelet: KubeletRoot) -> None:
