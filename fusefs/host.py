@@ -12,11 +12,8 @@ from typing_extensions import override
 
 from fusefs import (
     effects,
-    freeze,
     initmsg,
-    plan,
     protocol,
-    sandbox,
     succession,
     touch,
     volume,
@@ -31,6 +28,7 @@ from fusefs.kept import KeptGenerations
 from fusefs.loop import Loop
 from fusefs.target import Target
 from fusefs.usage import Usage
+from fusefs.visits import Visits
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +75,7 @@ class VolumeHost(Host):
         super().__init__(
             loop, place, held, kept, owner, volume_id=volume_id, record=record, state=state
         )
+        self._visits = Visits(loop, self._children, lambda: self._mounted, kept, uid=place.uid)
         self._connection = adopted.connection if adopted else None
         self._usage = adopted.usage if adopted else Usage.create()
         self._workers = succession.Succession(
@@ -189,7 +188,7 @@ class VolumeHost(Host):
             case effects.ReplaceWorker():
                 self._workers.replace()
             case effects.StartPriming():
-                self._start_child(touch.prime, self._primed)
+                self._visits.prime(self._primed)
             case effects.EndPriming():
                 self._workers.tell(protocol.Primed())
             case effects.Attach():
@@ -217,7 +216,7 @@ class VolumeHost(Host):
             case effects.Fossilize():
                 self._fossilize()
             case effects.Fill():
-                self._fill()
+                self._visits.fill(self.state.served, self._filled)
             case effects.Drain():
                 self._workers.tell(protocol.Drain())
                 self._later(DRAIN_S, self._drained)
@@ -316,51 +315,12 @@ class VolumeHost(Host):
 
     # Children in the private mount
 
-    def _start_child(
-        self,
-        function: Callable[[], int],
-        ended: Callable[[int], None],
-        descriptors: tuple[int, ...] = (),
-    ) -> None:
-        mount = self._mounted.open_mount()
-        try:
-            self._children.start(
-                function,
-                ended,
-                directory=mount,
-                identity=sandbox.Identity(
-                    uid=self.place.uid, capabilities=(sandbox.CAP_DAC_OVERRIDE,)
-                ),
-                descriptors=descriptors,
-            )
-        finally:
-            os.close(mount)
-
     def _primed(self, code: int) -> None:
         self._carry_out(self.state.primed_by_child(succeeded=code == 0))
 
     def _start_touch(self, rotation: effects.Rotation, only: tuple[str, ...] | None) -> None:
         self._mounted.set_writable(writable=True)
-        device = self._mounted.device
-        forgotten = [number for number in self.kept.generations() if number < rotation.generation]
-        report = touch.Report(self._loop, self._touch_acknowledged)
-
-        def run() -> int:
-            steps = plan.decode(rotation.plan)
-            if only is None:
-                touch.carry_out(steps, report.child_end)
-                touch.forget_generations(device, forgotten)
-            touch.notify(steps.changed if only is None else only, report.child_end)
-            return 0
-
-        try:
-            self._start_child(
-                run,
-                functools.partial(self._touch_ended, report),
-                descriptors=(device, report.child_end.fileno()),
-            )
-        finally:
-            report.close_child_end()
+        self._visits.touch(rotation, only, self._touch_acknowledged, self._touch_ended)
 
     def _touch_acknowledged(self) -> None:
         wanted = self.state.touch_acknowledged()
@@ -369,7 +329,6 @@ class VolumeHost(Host):
         self._carry_out(wanted)
 
     def _touch_ended(self, report: touch.Report, code: int) -> None:
-        report.finish()
         self.kept.supersede(self.state.acknowledged)
         if code and self.state.phase == "notifying":
             log.error("file events of a rotation were lost", extra=self._fields())
@@ -408,17 +367,8 @@ class VolumeHost(Host):
         Usage.mark_frozen(self._usage)
         self._workers.tell(protocol.Freeze())
 
-    def _fill(self) -> None:
-        device = self._mounted.device
-        snapshots = [
-            (fd, self.kept.digest(number))
-            for number, fd in self.kept.descriptors(up_to=self.state.served)
-        ]
-        self._start_child(
-            lambda: freeze.fill(device, snapshots),
-            lambda code: self._carry_out(self.state.filled(succeeded=code == 0)),
-            descriptors=(device, *(fd for fd, _ in snapshots)),
-        )
+    def _filled(self, code: int) -> None:
+        self._carry_out(self.state.filled(succeeded=code == 0))
 
     def _drained(self) -> None:
         self._carry_out(self.state.drained())
