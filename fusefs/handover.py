@@ -19,14 +19,13 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import attrs
 
 from fusefs import effects, protocol
 from fusefs.errors import InvalidMessage, Superseded, VolumeFailed
-from fusefs.host import VolumeHost
 from fusefs.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,25 @@ log = logging.getLogger(__name__)
 DRAIN_S: Final = 5.0  # for what a node server still waits for
 COMMIT_S: Final = 10.0  # from then on
 _POLL_S: Final = 0.01
+_NOBODY: Final = 0  # numbers of sessions count from 1
+
+
+class Host(Protocol):
+    """A volume that is handed over."""
+
+    volume_id: str
+
+    def holdings(self) -> list[tuple[protocol.KeeperNotice, tuple[int, ...]]]:
+        """Return what tells all that is to be held of the volume, with the descriptors."""
+        ...
+
+    def stop_serving(self, stopped: Callable[[bool], None]) -> None:
+        """End the worker; `stopped` is called with whether all that it had taken is answered."""
+        ...
+
+    def serve_again(self) -> None:
+        """Have a worker again."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +69,7 @@ class Estate:
         leave: Ends the keeper: everything has been handed over.
     """
 
-    volumes: Callable[[], list[VolumeHost]]
+    volumes: Callable[[], Sequence[Host]]
     at_rest: Callable[[], bool]
     begin: Callable[[], None]
     close: Callable[[int], None]
@@ -75,8 +93,8 @@ class Handover:
         self._rank = rank
         self.successor: int | None = None
         self._deadline: Timer | None = None
-        self._running: list[VolumeHost] = []
-        self._stopped: list[VolumeHost] = []
+        self._running: list[Host] = []
+        self._stopped: list[Host] = []
         self._process = -1  # a pidfd of the successor
 
     def hear(self, ticket: effects.Ticket, message: protocol.SuccessorMessage) -> None:
@@ -95,6 +113,12 @@ class Handover:
                 self._stop_workers(ticket)
             case protocol.Committed():
                 self._leave()
+
+    def close(self) -> None:
+        """Let go of the successor's process."""
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
 
     def gone(self, session: int) -> None:
         """Take everything back if it was the successor that has left."""
@@ -126,7 +150,7 @@ class Handover:
             return
         self._estate.close(ticket.session)
         self._deadline = self._loop.call_later(COMMIT_S, self._give_up)
-        self._running = self._estate.volumes()
+        self._running = list(self._estate.volumes())
         for host in self._running:
             for notice, descriptors in host.holdings():
                 self._estate.send(ticket.session, notice, descriptors)
@@ -154,6 +178,7 @@ class Handover:
         log.info("everything has been handed over")
         if self._deadline is not None:
             self._deadline.cancel()
+        self.successor = _NOBODY  # it hangs up now, which is no loss
         self._estate.leave()
 
     def _give_up(self) -> None:
@@ -172,7 +197,7 @@ class Handover:
 
     def _serve_again(self) -> None:
         self._loop.unwatch(self._process)
-        os.close(self._process)
+        self.close()
         stopped, self._stopped, self._running = self._stopped, [], []
         for host in stopped:
             host.serve_again()

@@ -10,14 +10,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
 from fusefs import protocol
 from fusefs.backup import Backup, Incoming
 from fusefs.errors import FusefsError, InvalidMessage
-from fusefs.host import VolumeHost
 from fusefs.lease import Lease
 from fusefs.loop import Loop, Timer
 
@@ -27,6 +26,14 @@ POLL_S: Final = 0.02
 ASK_AGAIN_S: Final = 1.0
 PATIENCE_S: Final = 20.0  # more than a predecessor takes to drain and to wait for the commit
 ALONE_S: Final = 2.0
+
+
+class Host(Protocol):
+    """A volume that is taken over."""
+
+    def serve(self, *, recover: bool) -> None:
+        """Let the worker that stands by serve; with `recover`, what was taken before as well."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +46,7 @@ class Heir:
         fail: Ends the keeper; the one that serves goes on.
     """
 
-    adopt: Callable[[Backup, Callable[[bool], None]], VolumeHost]
+    adopt: Callable[[Backup, Callable[[bool], None]], Host]
     serve: Callable[[], None]
     fail: Callable[[], None]
 
@@ -59,7 +66,7 @@ class Inheritance:
         self._ask_at = 0.0
         self._step = "asking"
         self._incoming = Incoming()
-        self._hosts: dict[str, VolumeHost] = {}
+        self._hosts: dict[str, Host] = {}
         self._waiting: set[str] = set()  # for a worker that stands by
         self._served: set[str] = set()
         self._deadline: Timer | None = None

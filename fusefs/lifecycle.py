@@ -68,6 +68,7 @@ class Lifecycle:
         try:
             self._loop.run()
         finally:
+            self._handover.close()
             self._listener.close()
             lease.close()
         return self._exit_code

@@ -16,6 +16,7 @@ from fusefs.keeper import Keeper
 from fusefs.loop import Loop
 from fusefs.memory import sealed_memfd
 from fusefs.target import KubeletRoot
+from fusefs.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,6 +144,10 @@ COMMANDS = [
     protocol.UpdateRecord(9, "v", b""),
     protocol.Unpublish(9, "v", "/t"),
     protocol.Publish(9, "v", "/t", 1, b"", b""),
+    protocol.GiveBack(
+        9, protocol.VolumeBackup("v", "/t", 0, b"", 1, (protocol.Generation(1, None),), b"", b"")
+    ),
+    protocol.GiveBackGeneration(9, "v", 1),
 ]
 QUESTIONS: list[protocol.NodeMessage] = [
     protocol.ListVolumes(9),
@@ -283,6 +288,55 @@ def test_failed_mount_leaves_nothing(node: Node, server: Server, announced: list
         assert answer.error == "VolumeFailed"
         assert not node.mount.exists()
         assert server.ask(protocol.ListVolumes(9)) == protocol.Volumes(9, ())
+
+
+# Giving back
+
+
+def give_back(
+    node: Node, server: Server, *, page: int | None = None, content: int | None = None
+) -> protocol.Refused:
+    """Give back a volume whose device is none, and return how it is refused."""
+    volume = protocol.VolumeBackup(
+        "v", str(node.mount), 5, b"record", 1, (protocol.Generation(1, None),), b"", b""
+    )
+    device = os.open(os.devnull, os.O_RDWR)
+    descriptors = [device, Usage.create() if page is None else page]
+    assert server.ask(protocol.GiveBack(8, volume), descriptors) == protocol.Done(8)
+    descriptors = [snapshot() if content is None else content]
+    return refused(server.ask(protocol.GiveBackGeneration(9, "v", 1), descriptors))
+
+
+def test_device_that_is_none_is_refused(node: Node, server: Server) -> None:
+    """Nothing is mounted by a descriptor that is no FUSE device, and the target is untouched."""
+    answer = give_back(node, server)
+    assert (answer.error, answer.text) == ("VolumeFailed", "what is given back is no FUSE device")
+    assert not node.mount.exists()
+    assert server.ask(protocol.ListVolumes(9)) == protocol.Volumes(9, ())
+
+
+def test_page_that_could_shrink_is_refused(node: Node, server: Server) -> None:
+    """A worker would die of it, and its successors too."""
+    answer = give_back(node, server, page=unsealed())
+    assert (answer.error, "page of counts" in answer.text) == ("InvalidMessage", True)
+
+
+def test_content_that_could_change_is_refused(node: Node, server: Server) -> None:
+    """What is given back is checked as what is published."""
+    answer = give_back(node, server, content=unsealed())
+    assert (answer.error, "sealed" in answer.text) == ("InvalidMessage", True)
+
+
+def test_target_of_nobody_is_refused(node: Node, server: Server) -> None:
+    """The pod is gone, and the volume goes with it."""
+    (node.mount.parent / "vol_data.json").unlink()
+    assert give_back(node, server).error == "TargetRefused"
+
+
+def test_other_major_version_is_refused(node: Node) -> None:
+    """It would not understand what it is sent; the remedy is named."""
+    answer = refused(node.connect().ask(protocol.Register(9, major=2)))
+    assert (answer.error, "from one release" in answer.text) == ("InvalidMessage", True)
 
 
 # Sessions
