@@ -51,6 +51,7 @@ class Backup:
     record: bytes = attrs.field(repr=False)
     init_request: bytes = attrs.field(repr=False)
     init_reply: bytes = attrs.field(repr=False)
+    selinux_context: str
     device: int
     usage: int
     acknowledged: int
@@ -86,6 +87,7 @@ class Backup:
             record=volume.record,
             init_request=volume.init_request,
             init_reply=volume.init_reply,
+            selinux_context=volume.selinux_context,
             device=device,
             usage=usage,
             acknowledged=volume.acknowledged,
@@ -110,6 +112,7 @@ class Backup:
             ),
             init_request=self.init_request,
             init_reply=self.init_reply,
+            selinux_context=self.selinux_context,
         )
 
     @property

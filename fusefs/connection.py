@@ -63,7 +63,14 @@ class Connection(PrivateMount):
 
     @classmethod
     def adopt(
-        cls, private: str, device: int, *, init_request: bytes, first_reply: bytes, target: Target
+        cls,
+        private: str,
+        device: int,
+        *,
+        init_request: bytes,
+        first_reply: bytes,
+        target: Target,
+        selinux_context: str = "",
     ) -> Self:
         """Mount the superblock behind `device` once more, at `private`, which is made for it.
 
@@ -86,7 +93,7 @@ class Connection(PrivateMount):
             undo.callback(os.rmdir, private)
             undo.callback(mounts.detach, private)
             try:
-                mounts.mount_fuse(device, private)
+                mounts.mount_fuse(device, private, selinux_context=selinux_context)
             except OSError:  # before about Linux 5.13 a device mounts once; the target has it too
                 mounts.mount_writable_clone(target.parent, target.name, private)
             if not any(mount.target == private and mount.is_ours for mount in mountinfo.mounts()):

@@ -156,6 +156,7 @@ class VolumeHost(Host):
             ),
             init_request=self._mounted.init_request,
             init_reply=self._mounted.first_reply or b"",
+            selinux_context=self.place.selinux_context,
         )
         return [
             (protocol.Hold(backup), (self._mounted.device, self._usage)),

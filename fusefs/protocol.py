@@ -59,6 +59,7 @@ class VolumeBackup(msgspec.Struct, frozen=True, array_like=True):
     generations: tuple[Generation, ...]
     init_request: bytes
     init_reply: bytes
+    selinux_context: str = ""
 
 
 # Node server to keeper. `request` is echoed in every answer.

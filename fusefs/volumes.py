@@ -127,7 +127,7 @@ class Volumes:
             place = attrs.evolve(
                 self._free_place(),
                 user_namespace=message.user_namespace,
-                selinux_context=selinux.context_of(message.selinux_context, on=selinux.is_on()),
+                selinux_context=_label(message.selinux_context),
             )
             host: Host
             match self._choose(message, held, place, kept):
@@ -217,13 +217,16 @@ class Volumes:
             usage, device = os.dup(backup.usage), os.dup(backup.device)
             undo.callback(os.close, usage)
             undo.callback(os.close, device)
-            place = self._free_place(backup.slot)
+            place = attrs.evolve(
+                self._free_place(backup.slot), selinux_context=_label(backup.selinux_context)
+            )
             connection = Connection.adopt(
                 place.private,
                 device,
                 init_request=backup.init_request,
                 first_reply=backup.init_reply,
                 target=held,
+                selinux_context=place.selinux_context,
             )
             host = VolumeHost(
                 self._loop,
@@ -292,6 +295,10 @@ class Volumes:
     def _gone(self, host: Host) -> None:
         self._slots.remove(host.place.slot)
         self._check_frozen()
+
+
+def _label(context: str) -> str:
+    return selinux.context_of(context, on=selinux.is_on())
 
 
 def take_snapshot(

@@ -30,6 +30,7 @@ VOLUME = protocol.VolumeBackup(
     ),
     init_request=b"init",
     init_reply=b"reply",
+    selinux_context="system_u:object_r:container_file_t:s0",
 )
 
 
