@@ -57,6 +57,8 @@ async def replaced_after(published: PublishedVolume, number: signal.Signals) -> 
 
     Another worker serves then, and the first one is gone.
     """
+    # Only a worker that has answered obeys the signals of `harness.misbehaving`.
+    await trio.to_thread.run_sync((published.target / "user").read_bytes)
     first = await worker_of(published)
     os.kill(first, number)
     if number == signal.SIGSTOP:
