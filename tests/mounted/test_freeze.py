@@ -15,6 +15,7 @@ import trio
 
 from fusefs.client import connect
 from fusefs.errors import KeeperUnavailable, VolumeFailed, VolumeUnknown
+from fusefs.snapshot import FileSpec
 from harness.frozen import ANOTHER_UID, NEW_NAMESPACE, connection_of, freeze, holders, look
 from harness.load import load, summary
 from harness.volumes import LIVE_FILES, PublishedVolume, bind_file, content
@@ -176,6 +177,25 @@ async def test_frozen_volume_has_known_limits(
         os.close(descriptor)
     async with successor(published, keeper, keeper_socket):
         await published.unpublish()
+
+
+@pytest.mark.timeout(60)
+async def test_large_and_many_files_are_frozen(
+    keeper: Program, keeper_socket: Path, kubelet: KubeletRoot
+) -> None:
+    """Two files of 1 MiB, an empty one and 500 others in three directories stay, byte for byte."""
+    files = [FileSpec(path=f"big{number}", content=os.urandom(1 << 20)) for number in range(2)]
+    files += [FileSpec(path=f"d{n % 3}/{n}", content=b"%d" % n * n) for n in range(501)]
+    async with connect(str(keeper_socket)) as client:
+        volume = PublishedVolume(client, kubelet.prepared())
+        await volume.publish(files)
+        await freeze(keeper)
+        seen = look(volume.target)
+        for file in files:
+            assert seen[f"./{file.path}"] == seen[f"./..1/{file.path}"] == file.content.hex()
+        async with successor(volume, keeper, keeper_socket):
+            await volume.unpublish()
+        volume.close()
 
 
 @pytest.mark.parametrize("takeover", ["resend", "journal"])
