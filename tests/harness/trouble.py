@@ -52,26 +52,36 @@ async def worker_of(published: PublishedVolume) -> int:
     return pid
 
 
+@contextmanager
+def _look_up(published: PublishedVolume, worker: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a process of its own look for a name that there is not."""
+    path = str(published.target / f"nothing-{worker}-{time.monotonic_ns()}")
+    with subprocess.Popen([sys.executable, "-c", _LOOK_UP, path]) as reader:
+        try:
+            yield reader
+        finally:
+            reader.kill()
+
+
+def _block(published: PublishedVolume, worker: int) -> None:
+    """Have requests until one comes after the signal: only then the worker blocks."""
+
+
 async def replaced_after(published: PublishedVolume, number: signal.Signals) -> float:
     """Get a worker into trouble; return after how many seconds a look-up is answered.
 
     Another worker serves then, and the first one is gone.
     """
-    # Only a worker that has answered obeys the signals of `harness.misbehaving`.
-    await trio.to_thread.run_sync((published.target / "user").read_bytes)
+    # Only a worker that has answered obeys the signals of `harness.misbehaving`; a look-up that
+    # finds nothing leaves nothing to release, which would come as a request of its own.
+    await trio.to_thread.run_sync((published.target / f"nothing-{time.monotonic()}").exists)
     first = await worker_of(published)
     os.kill(first, number)
     if number == signal.SIGSTOP:
         eventually(lambda: state(first) == "T", "the worker is stopped")
     began = time.monotonic()
-    path = str(published.target / f"nothing-{first}")
-    with subprocess.Popen([sys.executable, "-c", _LOOK_UP, path]) as reader:
-        try:
-            if number == signal.SIGUSR2:
-                eventually(lambda: state(first) == "D", "the worker is blocked in the kernel")
-            assert await trio.to_thread.run_sync(reader.wait, REPLACED_S) == 0
-        finally:
-            reader.kill()
+    with _look_up(published, first) as reader:
+        assert await trio.to_thread.run_sync(reader.wait, REPLACED_S) == 0
     took = time.monotonic() - began
     assert await worker_of(published) != first
     eventually(lambda: state(first) == "", "the first worker is gone")
