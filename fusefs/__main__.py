@@ -37,6 +37,11 @@ from fusefs.errors import CannotStart
     help="How many requests of one volume are served in a second.",
 )
 @click.option(
+    "--memory-budget",
+    type=click.IntRange(min=0),
+    help="Bytes that FUSE volumes may take together; past it, volumes that may are a tmpfs.",
+)
+@click.option(
     "--successor-patience",
     type=click.FloatRange(min=0),
     default=SUCCESSOR_PATIENCE_S,
@@ -63,6 +68,7 @@ def main(
     driver_name: str,
     worker_uid_base: int,
     takeover: Takeover,
+    memory_budget: int | None,
     requests_per_second: int,
     successor_patience: float,
     rank: int | None,
@@ -82,6 +88,7 @@ def main(
         kubelet_root=kubelet_root,
         driver=driver_name,
         worker_uid_base=worker_uid_base,
+        memory_budget=memory_budget,
         required_flags=initmsg.FUSE_HAS_RESEND if takeover == "resend" else 0,
         takeover=takeover,
         per_second=requests_per_second,
