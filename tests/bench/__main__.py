@@ -112,7 +112,12 @@ async def main() -> None:
             (tmpfs / "pw").write_bytes(SECRET)
             socket = directory / "keeper" / "keeper.sock"
             with kubelet_root(directory / "kubelet") as kubelet:
-                arguments = ["fusefs", "--socket", str(socket), "--kubelet-root", str(kubelet.path)]
+                arguments = [
+                    "fusefs",
+                    f"--socket={socket}",
+                    f"--kubelet-root={kubelet.path}",
+                    "--requests-per-second=1000000",  # what is measured is not the limit
+                ]
                 with Program("keeper", arguments, log=directory / "keeper.log") as keeper:
                     keeper.wait_until(socket.exists, "the control socket is there")
                     async with connect(str(socket)) as client:
