@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fusefs import initmsg
+from fusefs.errors import InvalidSnapshot
 from fusefs.plan import DATA_LINK
 from fusefs.snapshot import FileEntry, Snapshot
 
@@ -27,19 +28,25 @@ def fill(device: int, generations: Sequence[tuple[int, bytes]]) -> int:
         generations: Descriptor and digest of every generation kept, oldest first; the last one
             is shown.
     """
-    with contextlib.ExitStack() as mapped:
-        kept = [Snapshot.map(descriptor, digest) for descriptor, digest in generations]
-        for snapshot in kept:
-            mapped.callback(snapshot.close)
-        shown = kept[-1]
-        for entry in shown.entries():
+    *older, shown = generations
+    with contextlib.closing(Snapshot.map(*shown)) as snapshot:
+        for entry in snapshot.entries():
             _forget_pages(device, entry.node)
         os.lstat(DATA_LINK)
         os.readlink(DATA_LINK)
-        # Generations before it, too: a program may stand in a directory of theirs.
-        trees = [(shown, ""), *((snapshot, f"..{snapshot.generation}/") for snapshot in kept)]
-        whole = [_fill_tree(device, snapshot, root) for snapshot, root in trees]
+        whole = [_fill_tree(device, snapshot, root) for root in ("", f"..{snapshot.generation}/")]
+    for generation in older:  # a program may stand in a directory of theirs
+        _fill_older(device, generation)
     return 0 if all(whole) else 1
+
+
+def _fill_older(device: int, generation: tuple[int, bytes]) -> None:
+    """Fill the caches for a generation that is shown no longer; the worker may not have it."""
+    try:
+        with contextlib.closing(Snapshot.map(*generation)) as snapshot:
+            _fill_tree(device, snapshot, f"..{snapshot.generation}/")
+    except (OSError, InvalidSnapshot) as error:
+        log.warning("a generation before the newest one is not frozen: %s", error)
 
 
 def _fill_tree(device: int, snapshot: Snapshot, root: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,19 @@ def test_missing_file_ends_the_child(mounted: Path, device: int, snapshot: Snaps
     (mounted / "user").unlink()
     with pytest.raises(FileNotFoundError):
         freeze.fill(device, [(os.dup(snapshot.fd), snapshot.digest)])
+
+
+def test_older_generation_may_be_missing(
+    mounted: Path, device: int, snapshot: Snapshot, announced: list[str]
+) -> None:
+    """What the worker has let go of, or cannot map, does not stop the freeze of what is shown."""
+    assert mounted.exists()
+    announced.append("a generation before the newest one is not frozen")
+    older = seal(specs(FILES), previous=snapshot, now_ns=2).snapshot
+    with contextlib.closing(older):
+        generations = [
+            (os.dup(older.fd), older.digest),
+            (os.open(os.devnull, os.O_RDONLY), b""),
+            (os.dup(snapshot.fd), snapshot.digest),
+        ]
+        assert freeze.fill(device, generations) == 0
