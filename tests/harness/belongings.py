@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -45,6 +46,7 @@ def belongings(below: Path, programs: Iterable[int]) -> dict[str, int]:
 
     Mounts are those below a directory, in any of their namespaces.
     """
+    gc.collect()  # what this process has forgotten to close is not what is looked for
     everybody = [one for pid in programs for one in family(pid)]
     mounts = set[str]()
     held = descriptors(os.getpid())

@@ -34,7 +34,7 @@ async def read_volume(
     """Publish the standard files and read them all along; the volume is gone at the end."""
     async with published_volume(client, kubelet) as volume:
         with (
-            bind_file(volume.target / "pass", directory / "bound") as bound,
+            bind_file(volume.target / "pass", kubelet.path / "bound") as bound,
             load(directory / "load", four_readers(volume.target, bound)) as running,
         ):
             yield volume, running

@@ -52,21 +52,6 @@ async def worker_of(published: PublishedVolume) -> int:
     return pid
 
 
-@contextmanager
-def _look_up(published: PublishedVolume, worker: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Let a process of its own look for a name that there is not."""
-    path = str(published.target / f"nothing-{worker}-{time.monotonic_ns()}")
-    with subprocess.Popen([sys.executable, "-c", _LOOK_UP, path]) as reader:
-        try:
-            yield reader
-        finally:
-            reader.kill()
-
-
-def _block(published: PublishedVolume, worker: int) -> None:
-    """Have requests until one comes after the signal: only then the worker blocks."""
-
-
 async def replaced_after(published: PublishedVolume, number: signal.Signals) -> float:
     """Get a worker into trouble; return after how many seconds a look-up is answered.
 
@@ -79,10 +64,22 @@ async def replaced_after(published: PublishedVolume, number: signal.Signals) -> 
     os.kill(first, number)
     if number == signal.SIGSTOP:
         eventually(lambda: state(first) == "T", "the worker is stopped")
-    began = time.monotonic()
-    with _look_up(published, first) as reader:
-        assert await trio.to_thread.run_sync(reader.wait, REPLACED_S) == 0
-    took = time.monotonic() - began
-    assert await worker_of(published) != first
+    seen = set[str]()
+    while True:  # the first one may be answered before the worker hears of the signal
+        began = time.monotonic()
+        path = str(published.target / f"nothing-{first}-{began}")
+        with subprocess.Popen([sys.executable, "-c", _LOOK_UP, path]) as reader:
+            try:
+                with trio.fail_after(REPLACED_S):
+                    while reader.poll() is None:
+                        seen.add(state(first))
+                        await trio.sleep(0.01)
+            finally:
+                reader.kill()
+        took = time.monotonic() - began
+        assert reader.returncode == 0
+        if await worker_of(published) != first:
+            break
+    assert "D" in seen or number != signal.SIGUSR2, f"it was to block in the kernel: {seen}"
     eventually(lambda: state(first) == "", "the first worker is gone")
     return took
