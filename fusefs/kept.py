@@ -6,7 +6,9 @@ says that it is in use, up to a budget of bytes and of number. Beyond the budget
 used or not.
 """
 
+import mmap
 import os
+import resource
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
@@ -32,6 +34,20 @@ class _Kept:
     pages: LockedPages | None
     superseded_at: float | None = None
 
+    @property
+    def secret_bytes(self) -> int:
+        """What a worker that maps it takes of its limit of locked memory."""
+        return 0 if self.pages is not None else -(-self.size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def mappable_bytes() -> float:
+    """Return how much secret memory one volume may have: its worker maps all of it.
+
+    Half of the limit, if there is one, stays free for generations on their way in.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return float("inf") if limit == resource.RLIM_INFINITY else limit / 2
+
 
 class KeptGenerations:
     """All kept generations, oldest first, each locked in memory and unread."""
@@ -40,11 +56,19 @@ class KeptGenerations:
         self,
         *,
         budget_bytes: int = BUDGET_BYTES,
+        secret_bytes: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with none."""
+        """Start with none.
+
+        Args:
+            budget_bytes: What all may have together.
+            secret_bytes: What those in secret memory may have; `mappable_bytes` by default.
+            clock: Returns the time.
+        """
         self._kept: dict[int, _Kept] = {}
         self._budget_bytes = budget_bytes
+        self._secret_bytes = mappable_bytes() if secret_bytes is None else secret_bytes
         self._clock = clock
 
     def add(self, generation: int, fd: int, digest: bytes = b"") -> None:
@@ -118,12 +142,14 @@ class KeptGenerations:
         ]
         excess_bytes = self.size - self._budget_bytes
         excess_count = len(self._kept) - (MAX_GENERATIONS - _MARGIN)
+        excess_secret = sum(kept.secret_bytes for kept in self._kept.values()) - self._secret_bytes
         excess = []
         for generation, kept in old:
-            if excess_bytes > 0 or excess_count > 0:
+            if excess_bytes > 0 or excess_count > 0 or (kept.secret_bytes and excess_secret > 0):
                 excess.append(generation)
                 excess_bytes -= kept.size
                 excess_count -= 1
+                excess_secret -= kept.secret_bytes
         before = self._clock() - GRACE_S
         idle = [
             generation

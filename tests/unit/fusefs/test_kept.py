@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import resource
+from mmap import PAGESIZE
 from pathlib import Path
+from resource import RLIM_INFINITY
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +17,8 @@ from hypothesis import strategies as st
 
 from fusefs import kept as module
 from fusefs.errors import InvalidSnapshot, OverBudget
-from fusefs.kept import GRACE_S, KeptGenerations
-from fusefs.memory import sealed_memfd
+from fusefs.kept import GRACE_S, KeptGenerations, mappable_bytes
+from fusefs.memory import sealed_memfd, store
 from fusefs.usage import MAX_GENERATIONS
 
 if TYPE_CHECKING:
@@ -116,6 +120,28 @@ def test_oldest_go_by_force_beyond_the_budget(kept: KeptGenerations, clock: Cloc
     assert kept.removable(spare={13}) == ([], [1, 2, 3])
     clock.now += GRACE_S
     assert kept.removable(spare={13}) == (list(range(4, 13)), [1, 2, 3])
+
+
+def test_secret_memory_has_a_budget_of_its_own(clock: Clock) -> None:
+    """Oldest first, as many go as a worker could not map; pages count, and sealed files do not."""
+    kept = KeptGenerations(secret_bytes=2.5 * PAGESIZE, clock=clock)
+    add(kept, 1)
+    for generation in range(2, 6):
+        stored = store("test", [b"x" * SIZE])
+        assert stored.digest, "this kernel has no secret memory; tests want one that does"
+        kept.add(generation, stored.fd, stored.digest)
+    kept.supersede(5)
+    assert kept.removable(spare={5}) == ([], [2, 3])
+    kept.close()
+
+
+@pytest.mark.parametrize(("limit", "mappable"), [(RLIM_INFINITY, math.inf), (8 << 20, 4 << 20)])
+def test_workers_limit_is_the_budget(
+    monkeypatch: pytest.MonkeyPatch, limit: int, mappable: float
+) -> None:
+    """A volume may have half of what its worker may lock."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert mappable_bytes() == mappable
 
 
 def test_number_of_generations_has_a_limit(clock: Clock) -> None:
