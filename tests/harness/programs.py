@@ -81,7 +81,7 @@ class Program:
         """
         deadline = time.monotonic() + timeout_s
         while not condition():
-            if self.ended(PAUSE_S):
+            if self.ended(PAUSE_S) and not condition():  # it may have come about just before
                 self._fail(f"ended with {self._process.returncode} before: {what}")
             if time.monotonic() > deadline:
                 self._fail(f"not within {timeout_s:g} s: {what}")
