@@ -212,3 +212,37 @@ async def test_served_one_after_another(volume: FakeVolume) -> None:
                     assert struct.unpack("=IiQ", reply) == (16, -errno.ENOSYS, unique)
             gate.close()
     assert len(answered) == 2
+
+
+async def test_service_ends_with_the_connection(
+    volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was withdrawn, or taken by somebody else, is nothing; ENODEV is the end."""
+    outcomes = [errno.EAGAIN, errno.EINTR, errno.ENOENT, errno.ENODEV]
+
+    def read(*_: object) -> int:
+        raise OSError(outcomes.pop(0), "")
+
+    monkeypatch.setattr(os, "readv", read)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, trio.fail_after(5):
+        ours.send(b"x")
+        gate = Gate(theirs.fileno(), Pace(10**6))
+        await Fossil(volume.table).serve(gate, theirs.fileno(), lambda: None)
+    assert not outcomes
+
+
+async def test_killed_caller_is_no_trouble(
+    volume: FakeVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows nothing of a request whose caller has been killed; the next one comes."""
+
+    def write(*_: object) -> int:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "write", write)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gate = Gate(theirs.fileno(), Pace(10**6))
+    with ours, theirs, trio.fail_after(5):
+        ours.send(request(OPEN, ROOT_NODE))
+        await Fossil(volume.table).serve(gate, theirs.fileno(), gate.close)
