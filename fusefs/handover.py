@@ -19,6 +19,7 @@ import functools
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -31,7 +32,9 @@ from fusefs.loop import Loop, Timer
 log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 5.0  # for what a node server still waits for
-COMMIT_S: Final = 10.0  # from then on
+COMMIT_S: Final = 10.0  # from then on, and a little for each volume
+COMMIT_EACH_S: Final = 0.1
+AT_ONCE: Final = 4  # workers that are told to stop and have not
 _POLL_S: Final = 0.01
 _NOBODY: Final = 0  # numbers of sessions count from 1
 
@@ -94,7 +97,10 @@ class Handover:
         self.successor: int | None = None
         self._deadline: Timer | None = None
         self._running: list[Host] = []
+        self._to_stop: deque[Host] = deque()
+        self._stopping = 0
         self._stopped: list[Host] = []
+        self._all_stopped: protocol.Done | None = None
         self._process = -1  # a pidfd of the successor
 
     def hear(self, ticket: effects.Ticket, message: protocol.SuccessorMessage) -> None:
@@ -137,10 +143,18 @@ class Handover:
             text = "another keeper takes over; wait for the lease"
             raise VolumeFailed(text)
         log.info("a successor takes over")
-        self._process = os.pidfd_open(self._estate.process(ticket.session))
+        self._process = self._open_process(ticket.session)
         self.successor = ticket.session
         self._estate.begin()
         self._wait_for_rest(ticket, self._loop.now() + DRAIN_S)
+
+    def _open_process(self, session: int) -> int:
+        """Return a descriptor of the successor, by which it can be killed."""
+        try:
+            return os.pidfd_open(self._estate.process(session))
+        except OSError as error:  # no process: another PID namespace
+            text = "the process that takes over is not seen here; run keepers with hostPID: true"
+            raise VolumeFailed(text) from error
 
     def _wait_for_rest(self, ticket: effects.Ticket, until: float) -> None:
         if self.successor != ticket.session:
@@ -149,30 +163,37 @@ class Handover:
             self._loop.call_later(_POLL_S, lambda: self._wait_for_rest(ticket, until))
             return
         self._estate.close(ticket.session)
-        self._deadline = self._loop.call_later(COMMIT_S, self._give_up)
         self._running = list(self._estate.volumes())
+        seconds = COMMIT_S + COMMIT_EACH_S * len(self._running)
+        self._deadline = self._loop.call_later(seconds, self._give_up)
         for host in self._running:
             for notice, descriptors in host.holdings():
                 self._estate.send(ticket.session, notice, descriptors)
         self._estate.send(ticket.session, protocol.Done(ticket.request), ())
 
     def _stop_workers(self, ticket: effects.Ticket) -> None:
-        self._stopped = list(self._running)
-        waiting = {host.volume_id for host in self._stopped}
-        done = protocol.Done(ticket.request)
+        """Stop a few workers at a time, so that each volume is without one for a moment only."""
+        self._to_stop = deque(self._running)
+        self._stopping = 0
+        self._stopped.clear()
+        self._all_stopped = protocol.Done(ticket.request)
+        self._stop_next(ticket.session)
 
-        def stopped(volume_id: str, answered: bool) -> None:  # noqa: FBT001 - a callback
-            if self.successor != ticket.session:
-                return
-            waiting.discard(volume_id)
-            self._estate.send(ticket.session, protocol.Stopped(volume_id, answered), ())
-            if not waiting:
-                self._estate.send(ticket.session, done, ())
+    def _stop_next(self, session: int) -> None:
+        while self._to_stop and self._stopping < AT_ONCE:
+            host = self._to_stop.popleft()
+            self._stopped.append(host)
+            self._stopping += 1
+            host.stop_serving(functools.partial(self._worker_stopped, session, host.volume_id))
+        if self._all_stopped is not None and not self._to_stop and not self._stopping:
+            done, self._all_stopped = self._all_stopped, None
+            self._estate.send(session, done, ())
 
-        for host in self._stopped:
-            host.stop_serving(functools.partial(stopped, host.volume_id))
-        if not self._stopped:
-            self._estate.send(ticket.session, done, ())
+    def _worker_stopped(self, session: int, volume_id: str, answered: bool) -> None:  # noqa: FBT001 - a callback
+        if session == self.successor:
+            self._stopping -= 1
+            self._estate.send(session, protocol.Stopped(volume_id, answered), ())
+            self._stop_next(session)
 
     def _leave(self) -> None:
         log.info("everything has been handed over")
@@ -182,7 +203,7 @@ class Handover:
         self._estate.leave()
 
     def _give_up(self) -> None:
-        log.error("the successor has not taken over in %.0f s; this keeper serves on", COMMIT_S)
+        log.error("the successor has not taken over in time; this keeper serves on")
         self._take_back()
 
     def _take_back(self) -> None:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.02
 ASK_AGAIN_S: Final = 1.0
-PATIENCE_S: Final = 20.0  # more than a predecessor takes to drain and to wait for the commit
+PATIENCE_S: Final = 20.0  # without any news; more than a predecessor takes to drain
 ALONE_S: Final = 2.0
 
 
@@ -94,6 +94,11 @@ class Inheritance:
             return
         self._connection = connection
         self._loop.watch(connection.fileno(), self._read)
+        self._be_patient()
+
+    def _be_patient(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._deadline = self._loop.call_later(PATIENCE_S, self._give_up)
 
     def _read(self) -> None:
@@ -107,6 +112,7 @@ class Inheritance:
             self._lose()
             return
         message, descriptors = received
+        self._be_patient()
         try:
             self._hear(message, descriptors)
         except FusefsError as error:
@@ -151,6 +157,7 @@ class Inheritance:
             self._give_up()
             return
         if self._step in ("asking", "forking"):
+            self._be_patient()
             self._waiting.discard(volume_id)
             self._check_standing_by()
 

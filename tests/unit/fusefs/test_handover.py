@@ -35,6 +35,7 @@ class Served:
     page: int = attrs.field(factory=Usage.create)
     answered: bool = True
     stops: bool = True
+    stopped: Callable[[bool], None] = lambda _: None
 
     def holdings(self) -> list[tuple[protocol.KeeperNotice, tuple[int, ...]]]:
         """Return the volume with one generation."""
@@ -49,6 +50,7 @@ class Served:
     def stop_serving(self, stopped: Callable[[bool], None]) -> None:
         """End the worker at once, or never."""
         self.events.append(f"stop {self.volume_id}")
+        self.stopped = stopped
         if self.stops:
             stopped(self.answered)
 
@@ -349,3 +351,36 @@ def test_first_keeper_serves_at_once(tmp_path: Path) -> None:
     node.successor()
     assert node.events == ["serves"]
     node.close()
+
+
+def test_few_volumes_wait_at_a_time(node: Node) -> None:
+    """A volume is without a worker for a moment, not until all others have been handed over."""
+    for host in node.hosts:
+        host.stops = False
+    node.hosts.extend(Served(f"v{number}", node.events, stops=number > 1) for number in range(10))
+    node.successor()
+    node.until("stop v", "stop w", "stop v0", "stop v1")
+    node.loop.call_later(0.05, node.loop.stop)
+    node.loop.run()
+    assert node.events[-1] == "stop v1"
+    for host in node.hosts[:2]:
+        host.stopped(host.answered)
+    for _ in range(100):
+        node.loop.call_later(0.001, node.loop.stop)
+        node.loop.run()
+    assert node.events.count("left") == 0
+    for host in node.hosts[2:4]:
+        host.stopped(host.answered)
+    node.until("left", "serves")
+    assert [event for event in node.events if event.startswith("stop")][-1] == "stop v9"
+
+
+def test_successor_out_of_sight_is_refused(node: Node, announced: list[str]) -> None:
+    """It could not be killed if it failed; the remedy is named."""
+    announced.append("waiting for the lease: .* run keepers with hostPID")
+    node.stranger.kill()
+    node.stranger.wait()
+    node.successor()
+    node.loop.call_later(0.1, node.lease.release)
+    node.until("serves")
+    assert "deaf" not in node.events
