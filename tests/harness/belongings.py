@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 FUSE: Final = "/dev/fuse"
+_NUMBER: Final = re.compile(r"[0-9]+|:\[[0-9]+\]| \(deleted\)")
 SETTLED_S: Final = 15.0  # longer than a superseded generation is kept
 
 
@@ -32,16 +35,22 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def descriptors(pid: int, link: str = "") -> int:
-    """Return how many descriptors a process has open, of all or of one file."""
+def open_files(pid: int) -> list[str]:
+    """Return what the descriptors of a process lead to, without what tells two of a kind apart."""
     found = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own
-            found.append(os.readlink(path))
-    return sum(1 for name in found if not link or name == link)
+            found.append(_NUMBER.sub("", os.readlink(path)))
+    return found
 
 
-def belongings(below: Path, programs: Iterable[int]) -> dict[str, int]:
+def descriptors(pid: int, link: str = "") -> int:
+    """Return how many descriptors a process has open, of all or of one file."""
+    found = open_files(pid)
+    return found.count(link) if link else len(found)
+
+
+def belongings(below: Path, programs: Iterable[int]) -> Counter[str]:
     """Count what programs with their descendants have, this process's descriptors included.
 
     Mounts are those below a directory, in any of their namespaces.
@@ -49,22 +58,23 @@ def belongings(below: Path, programs: Iterable[int]) -> dict[str, int]:
     gc.collect()  # what this process has forgotten to close is not what is looked for
     everybody = [one for pid in programs for one in family(pid)]
     mounts = set[str]()
-    held = descriptors(os.getpid())
+    found = Counter(open_files(os.getpid()))
     for pid in everybody:
         with contextlib.suppress(OSError):
-            held += descriptors(pid)
+            found.update(open_files(pid))
             table = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8", errors="replace")
             mounts.update(line.split()[0] for line in table.splitlines() if f"{below}/" in line)
-    return {"descriptors": held, "mounts": len(mounts), "processes": len(everybody)}
+    return found + Counter(mounts=len(mounts), processes=len(everybody))
 
 
-async def leaked(before: Mapping[str, int], count: Callable[[], Mapping[str, int]]) -> list[str]:
-    """Return what there is more of than before, once it has had time to go."""
-    more: dict[str, int] = {}
+async def leaked(before: Counter[str], count: Callable[[], Counter[str]]) -> list[str]:
+    """Return what there is more of than before, or less, once it has had time to go."""
+    now = before
     with trio.move_on_after(SETTLED_S):
-        while True:
-            more = {name: now - before[name] for name, now in count().items()}
-            if not any(more.values()):
-                return []
+        while (now := count()) != before:
             await trio.sleep(0.05)
-    return [f"{number:+d} {name}" for name, number in more.items() if number]
+    return [
+        f"{now[name] - before[name]:+d} {name}"
+        for name in sorted({*now, *before})
+        if now[name] != before[name]
+    ]

@@ -83,8 +83,12 @@ class PublishedVolume:
         """Bring in `files`, or the standard ones; return the acknowledged generation."""
         sealed = self.seal(specs(self.generation + 1) if files is None else files)
         # Once asked for it comes in, whether the caller still waits for it or not.
-        with trio.CancelScope(shield=True), trio.fail_after(ROTATION_S):
-            await self.client.rotate(self.volume.volume_id, sealed, record=b"record")
+        try:
+            with trio.CancelScope(shield=True), trio.fail_after(ROTATION_S):
+                await self.client.rotate(self.volume.volume_id, sealed, record=b"record")
+        except BaseException:
+            sealed.snapshot.close()
+            raise
         assert self.snapshot is not None
         self.snapshot.close()
         self.snapshot = sealed.snapshot
