@@ -13,16 +13,16 @@ import trio
 from harness.keepers import Keepers, serves, upgrade_under_load
 from harness.load import load
 from harness.nodeservers import NodeServer, follow, summary
-from harness.volumes import content
+from harness.volumes import PublishedVolume, content
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from harness.kubelet import KubeletRoot
-    from harness.volumes import PublishedVolume
 
 UPGRADES: Final = 3
+MANY: Final = 25
 
 
 @pytest.fixture
@@ -180,3 +180,41 @@ async def test_end_without_successor_freezes(
     again = keepers.start()
     again.wait_until(lambda: serves(again), "it serves")
     await node.client()
+
+
+@pytest.mark.timeout(120)
+async def test_many_volumes_change_hands(
+    keepers: Keepers, node: NodeServer, kubelet: KubeletRoot
+) -> None:
+    """Each of many volumes is handed over, and later given back, with its open file."""
+    client = await node.client()
+    volumes = [PublishedVolume(client, kubelet.prepared()) for _ in range(MANY)]
+    held: list[int] = []
+    for volume in volumes:
+        await volume.publish()
+        held.append(os.open(volume.target / "pass", os.O_RDONLY))
+        await volume.rotate()
+    second = keepers.start()
+    client = await node.next_client(client)
+    assert client.keeper_pid == second.pid
+    await check_all(volumes, held)
+    older = keepers.start(rank=0)
+    older.wait_until(lambda: "waiting for the lease" in older.log, "it waits")
+    second.kill()
+    client = await node.next_client(client)
+    assert client.keeper_pid == older.pid
+    await check_all(volumes, held)
+    for volume, fd in zip(volumes, held, strict=True):
+        os.close(fd)
+        volume.client = client
+        await volume.rotate()
+        await volume.unpublish()
+        volume.close()
+
+
+async def check_all(volumes: list[PublishedVolume], held: list[int]) -> None:
+    """Read each volume by path, and through what was opened a generation ago."""
+    for volume, fd in zip(volumes, held, strict=True):
+        read = await trio.to_thread.run_sync((volume.target / "user").read_bytes)
+        assert read == content("user", 2)
+        assert await trio.to_thread.run_sync(os.pread, fd, 1 << 20, 0) == content("pass", 1)
