@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from fusefs import errors, protocol
+from fusefs import errors, packets, protocol
 from fusefs.backup import Backup, Backups
 from fusefs.errors import (
     InvalidMessage,
@@ -320,7 +320,7 @@ class KeeperClient:
                 if self._lost.is_set():
                     raise self._loss()
                 try:
-                    protocol.send(self._connection, message, descriptors)
+                    packets.send(self._connection, message, descriptors)
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self._connection)
                 except OSError as error:
@@ -333,7 +333,7 @@ class KeeperClient:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._connection)
-                received = protocol.receive(self._connection, protocol.AT_NODE)
+                received = packets.receive(self._connection, protocol.AT_NODE)
                 if received is None:
                     return
                 self._dispatch(*received)

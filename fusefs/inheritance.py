@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from fusefs import protocol
+from fusefs import packets, protocol
 from fusefs.backup import Backup, Incoming
 from fusefs.errors import FusefsError, InvalidMessage
 from fusefs.lease import Lease
@@ -87,7 +87,7 @@ class Inheritance:
         connection.settimeout(0)
         try:
             connection.connect(self._path)
-            protocol.send(connection, protocol.TakeOver(0, self._rank))
+            packets.send(connection, protocol.TakeOver(0, self._rank))
         except OSError as error:
             log.info("the keeper that serves does not listen (yet): %s", error.strerror)
             connection.close()
@@ -104,7 +104,7 @@ class Inheritance:
     def _read(self) -> None:
         assert self._connection is not None  # noqa: S101 - watched only while it is open
         try:
-            received = protocol.receive(self._connection, protocol.AT_SUCCESSOR)
+            received = packets.receive(self._connection, protocol.AT_SUCCESSOR)
         except (ConnectionError, InvalidMessage) as error:
             log.warning("the keeper that serves is not understood: %s", error)
             received = None
@@ -185,7 +185,7 @@ class Inheritance:
     def _send(self, message: protocol.SuccessorMessage) -> None:
         assert self._connection is not None  # noqa: S101 - there is no step without one
         try:
-            protocol.send(self._connection, message)
+            packets.send(self._connection, message)
         except OSError as error:
             log.warning("the keeper that serves does not listen: %s", error)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from fusefs import protocol
+from fusefs import packets, protocol
 from fusefs.errors import InvalidMessage
 from fusefs.loop import Loop, Timer
 
@@ -102,7 +102,7 @@ class Sessions:
     ) -> bool:
         """Return whether nothing is left to do for this message."""
         try:
-            protocol.send(session.connection, message, descriptors)
+            packets.send(session.connection, message, descriptors)
         except BlockingIOError:
             return False
         except ConnectionError as error:
@@ -148,7 +148,7 @@ class Sessions:
 
     def _read(self, session: Session) -> None:
         try:
-            received = protocol.receive(session.connection, protocol.AT_KEEPER)
+            received = packets.receive(session.connection, protocol.AT_KEEPER)
         except (ConnectionError, InvalidMessage) as error:
             log.warning("a session is closed: %s", error)
             received = None

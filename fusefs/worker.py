@@ -17,7 +17,7 @@ import attrs
 import msgspec
 import trio
 
-from fusefs import children, fossil, initmsg, plan, protocol, sandbox, session, syscalls
+from fusefs import children, fossil, initmsg, packets, plan, protocol, sandbox, session, syscalls
 from fusefs.config import PER_SECOND
 from fusefs.errors import FusefsError, InvalidSnapshot
 from fusefs.gate import Gate
@@ -135,15 +135,15 @@ async def live(assignment: Assignment, usage: Usage) -> int:
 
 async def stand_by(control: socket.socket, reply: bytes) -> protocol.Attach | None:
     """Wait for the word to serve; None when there is nothing to serve after all."""
-    protocol.send(control, protocol.Standby(reply))
+    packets.send(control, protocol.Standby(reply))
     while True:
         await trio.lowlevel.wait_readable(control)
-        received = protocol.receive(control, protocol.AT_WORKER)
+        received = packets.receive(control, protocol.AT_WORKER)
         match received:
             case (protocol.Attach() as told, _):
                 return told
             case (protocol.Ping(), _):
-                protocol.send(control, protocol.Pong())
+                packets.send(control, protocol.Pong())
             case _:
                 return None
 
@@ -267,7 +267,7 @@ class Worker:
                 await session.serve(gate)
                 if self._fossil is not None:
                     gate.reopen()
-                    protocol.send(self._control, protocol.Freezing())
+                    packets.send(self._control, protocol.Freezing())
             if self._fossil is not None and not self._stopped:
                 await self._fossil.serve(gate, started.number, self._say_if_drained)
             nursery.cancel_scope.cancel()
@@ -275,15 +275,15 @@ class Worker:
 
     def say_ready(self, reply: bytes) -> None:
         """Tell the keeper, also what became of the generation this worker was forked with."""
-        protocol.send(self._control, protocol.Ready(reply))
+        packets.send(self._control, protocol.Ready(reply))
         if self._adopted is not None:
-            protocol.send(self._control, self._adopted)
+            packets.send(self._control, self._adopted)
 
     async def _obey(self) -> None:
         """Follow the keeper; when it is gone the death signal has the last word."""
         while True:
             await trio.lowlevel.wait_readable(self._control)
-            received = protocol.receive(self._control, protocol.AT_WORKER)
+            received = packets.receive(self._control, protocol.AT_WORKER)
             if received is None:
                 self._close_gate()
                 return
@@ -304,12 +304,12 @@ class Worker:
                 self._table.finish()
             case protocol.Primed():
                 self._table.priming = False
-                protocol.send(self._control, protocol.PrimingEnded())
+                packets.send(self._control, protocol.PrimingEnded())
             case protocol.Drop(generations=generations, forced=forced):
                 gone = self._table.drop(list(generations), forced=forced, is_known=self._invalidate)
-                protocol.send(self._control, protocol.Dropped(tuple(gone)))
+                packets.send(self._control, protocol.Dropped(tuple(gone)))
             case protocol.Ping():
-                protocol.send(self._control, protocol.Pong())
+                packets.send(self._control, protocol.Pong())
             case protocol.Recover():
                 if self._gate is not None:
                     self._gate.recover()
@@ -328,12 +328,12 @@ class Worker:
             self._fossil = fossil.Fossil(self._table)
             self._close_gate()
         else:
-            protocol.send(self._control, protocol.Freezing())
+            packets.send(self._control, protocol.Freezing())
 
     def _say_if_drained(self) -> None:
         if self._draining and self._table.is_idle():
             self._draining = False
-            protocol.send(self._control, protocol.Drained())
+            packets.send(self._control, protocol.Drained())
 
     def _swap(self, message: protocol.Swap, fd: int) -> None:
         """Make the generation current, then make the kernel ask again for what changed."""
@@ -343,7 +343,7 @@ class Worker:
             changed = [snapshot.files[path].node for path in plan.decode(message.plan).changed]
             changed.extend(entry.node for entry in snapshot.directories.values())
             self._invalidate_all(changed)
-        protocol.send(self._control, outcome)
+        packets.send(self._control, outcome)
 
     def _invalidate_all(self, nodes: list[int]) -> None:
         for node in nodes:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from fusefs import children, protocol, worker
+from fusefs import children, packets, protocol, worker
 from fusefs.errors import InvalidMessage
 from fusefs.loop import Loop
 
@@ -54,7 +54,7 @@ class WorkerProcess:
         if self._control is None:
             return
         try:
-            protocol.send(self._control, message, descriptors)
+            packets.send(self._control, message, descriptors)
         except (ConnectionError, BlockingIOError) as error:
             log.warning("worker %d does not listen: %s", self.pid, error)
             self.kill()
@@ -77,8 +77,8 @@ class WorkerProcess:
         """Take one message; a worker that speaks otherwise, or no longer, is of no use."""
         assert self._control is not None  # noqa: S101 - watched only while it is open
         try:
-            received = protocol.receive(
-                self._control, protocol.FROM_WORKER, max_body=protocol.INLINE_BYTES
+            received = packets.receive(
+                self._control, protocol.FROM_WORKER, max_body=packets.INLINE_BYTES
             )
         except (ConnectionError, InvalidMessage) as error:
             log.warning("worker %d is given up: %s", self.pid, error)

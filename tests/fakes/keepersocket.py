@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fusefs import protocol
+from fusefs import packets, protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ class KeeperSocket:
         self.connection.settimeout(0)
         while True:
             await trio.lowlevel.wait_readable(self.connection)
-            received = protocol.receive(self.connection, protocol.AT_KEEPER)
+            received = packets.receive(self.connection, protocol.AT_KEEPER)
             if received is None:
                 return
             message, descriptors = received
@@ -79,11 +79,11 @@ class KeeperSocket:
             case bytes():
                 self.connection.send(answer)
             case tuple():
-                protocol.send(self.connection, answer[0], answer[1])
+                packets.send(self.connection, answer[0], answer[1])
                 for descriptor in answer[1]:
                     os.close(descriptor)
             case _:
-                protocol.send(self.connection, answer)
+                packets.send(self.connection, answer)
 
     def hang_up(self) -> None:
         """Close the connection, as a keeper that dies."""

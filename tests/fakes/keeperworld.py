@@ -18,7 +18,7 @@ import pyfuse3
 from fakes.fuse import answer
 from fakes.trees import Files, kinds, specs
 from fakes.volumes import CONTEXT
-from fusefs import effects, plan, protocol
+from fusefs import effects, packets, plan, protocol
 from fusefs.errors import NodeError
 from fusefs.kept import GRACE_S, KeptGenerations
 from fusefs.nodeids import ROOT_NODE
@@ -74,7 +74,7 @@ class RealWorker:
         """Yield what it has said since last asked."""
         while True:
             try:
-                received = protocol.receive(self.ours, protocol.FROM_WORKER)
+                received = packets.receive(self.ours, protocol.FROM_WORKER)
             except BlockingIOError:
                 return
             assert received is not None

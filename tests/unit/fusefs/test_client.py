@@ -14,7 +14,7 @@ import trio.testing
 import fusefs.client
 from fakes.keepersocket import Answer, KeeperSocket
 from fakes.trees import sealed
-from fusefs import errors, protocol
+from fusefs import errors, packets, protocol
 from fusefs.backup import Backups
 from fusefs.client import KeeperClient, connect
 from fusefs.memory import sealed_memfd
@@ -313,7 +313,7 @@ async def test_slow_keeper_is_waited_for(keeper: KeeperSocket, client: KeeperCli
         return protocol.Done(message.request)
 
     keeper.respond = respond
-    record = b"r" * (protocol.INLINE_BYTES - 100)
+    record = b"r" * (packets.INLINE_BYTES - 100)
     async with trio.open_nursery() as nursery:
         for number in range(40):
             nursery.start_soon(client.update_record, f"v{number}", record)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusefs import protocol, sessions
+from fusefs import packets, protocol, sessions
 from fusefs.config import Config
 from fusefs.keeper import Keeper
 from fusefs.loop import Loop
@@ -82,7 +82,7 @@ class Server:
         self, message: protocol.NodeMessage, descriptors: Sequence[int] = ()
     ) -> protocol.KeeperMessage | None:
         """Send a request with its descriptors, and return the answer; None: it was hung up."""
-        protocol.send(self.connection, message, descriptors)
+        packets.send(self.connection, message, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         return self.hear()
@@ -90,7 +90,7 @@ class Server:
     def hear(self) -> protocol.KeeperMessage | None:
         """Return what the keeper says next; None: it was hung up."""
         self.node.run_until_readable(self.connection)
-        received = protocol.receive(self.connection, protocol.AT_NODE)
+        received = packets.receive(self.connection, protocol.AT_NODE)
         if received is None:
             return None
         answer: protocol.KeeperMessage
@@ -352,7 +352,7 @@ def test_garbage_ends_a_session_and_no_other(
     socket.send_fds(other.connection, [b"i\xc1"], [fd])
     os.close(fd)
     node.run_until_readable(other.connection)
-    assert protocol.receive(other.connection, protocol.AT_NODE) is None
+    assert packets.receive(other.connection, protocol.AT_NODE) is None
     assert server.ask(protocol.ListVolumes(9)) == protocol.Volumes(9, ())
 
 
@@ -362,7 +362,7 @@ def test_session_that_left_is_not_answered(
     """A caller that does not wait for its answer disturbs nobody."""
     announced.append("a session does not listen and is closed")
     leaving = node.connect()
-    protocol.send(leaving.connection, protocol.ListVolumes(1))
+    packets.send(leaving.connection, protocol.ListVolumes(1))
     leaving.connection.close()
     assert server.ask(protocol.ListVolumes(9)) == protocol.Volumes(9, ())
 
@@ -385,7 +385,7 @@ def test_session_that_does_not_listen_is_closed(
     def ask_and_never_read() -> None:
         for number in range(2000):
             with contextlib.suppress(BlockingIOError):
-                protocol.send(deaf.connection, protocol.FetchSnapshot(number, "v" * 30_000))
+                packets.send(deaf.connection, protocol.FetchSnapshot(number, "v" * 30_000))
             node.loop.call_later(0.001, node.loop.stop)
             node.loop.run()
 

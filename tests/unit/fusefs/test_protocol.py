@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs import protocol
+from fusefs import packets, protocol
 from fusefs.errors import InvalidMessage
 from fusefs.memory import sealed_memfd
 
@@ -61,22 +61,22 @@ def test_messages_arrive_as_they_were_sent(message: protocol.NodeMessage) -> Non
     """Every request of a node server survives the way."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        protocol.send(ours, message)
-        assert protocol.receive(theirs, protocol.AT_KEEPER) == (message, [])
+        packets.send(ours, message)
+        assert packets.receive(theirs, protocol.AT_KEEPER) == (message, [])
 
 
-@pytest.mark.parametrize("count", range(protocol.MAX_DESCRIPTORS + 1))
-@pytest.mark.parametrize("size", [0, protocol.INLINE_BYTES], ids=["inline", "memory-file"])
+@pytest.mark.parametrize("count", range(packets.MAX_DESCRIPTORS + 1))
+@pytest.mark.parametrize("size", [0, packets.INLINE_BYTES], ids=["inline", "memory-file"])
 def test_descriptors_travel_in_their_order(
     ends: tuple[socket.socket, socket.socket], count: int, size: int
 ) -> None:
     """The receiver gets each descriptor, close-on-exec, and none of the protocol's own."""
     files = [sealed_memfd("test", [b"%d" % number]) for number in range(count)]
     message = protocol.UpdateRecord(1, "v", b"r" * size)
-    protocol.send(ends[0], message, files)
+    packets.send(ends[0], message, files)
     for fd in files:
         os.close(fd)
-    received = protocol.receive(ends[1], protocol.AT_KEEPER)
+    received = packets.receive(ends[1], protocol.AT_KEEPER)
     assert received is not None
     assert received[0] == message
     assert [os.pread(fd, 9, 0) for fd in received[1]] == [b"%d" % one for one in range(count)]
@@ -86,46 +86,46 @@ def test_descriptors_travel_in_their_order(
 
 
 @pytest.mark.parametrize(
-    "size", [protocol.INLINE_BYTES - 100, protocol.INLINE_BYTES + 1, 1 << 20, 15 << 20]
+    "size", [packets.INLINE_BYTES - 100, packets.INLINE_BYTES + 1, 1 << 20, 15 << 20]
 )
 def test_bodies_of_any_size_arrive(ends: tuple[socket.socket, socket.socket], size: int) -> None:
     """What does not fit a packet travels in a memory file, and nobody sees the difference."""
     message = protocol.UpdateRecord(1, "v", os.urandom(1) * size)
-    protocol.send(ends[0], message)
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (message, [])
+    packets.send(ends[0], message)
+    assert packets.receive(ends[1], protocol.AT_KEEPER) == (message, [])
 
 
 def test_body_over_the_limit_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
     """A receiver takes no more than it said it would."""
-    protocol.send(ends[0], protocol.Ready(b"r" * (protocol.INLINE_BYTES + 1)))
+    packets.send(ends[0], protocol.Ready(b"r" * (packets.INLINE_BYTES + 1)))
     with pytest.raises(InvalidMessage, match="allowed are 1 to 1000"):
-        protocol.receive(ends[1], protocol.FROM_WORKER, max_body=1000)
+        packets.receive(ends[1], protocol.FROM_WORKER, max_body=1000)
 
 
 def test_end_of_the_sender_is_no_message(ends: tuple[socket.socket, socket.socket]) -> None:
     """A closed connection reads as None, after what had been sent."""
-    protocol.send(ends[0], protocol.Register(1))
+    packets.send(ends[0], protocol.Register(1))
     ends[0].close()
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(1), [])
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) is None
+    assert packets.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(1), [])
+    assert packets.receive(ends[1], protocol.AT_KEEPER) is None
 
 
 def test_last_words_of_the_dead_are_heard(ends: tuple[socket.socket, socket.socket]) -> None:
     """A sender that dies without having read everything had still said what it had said."""
-    protocol.send(ends[1], protocol.UpdateRecord(1, "v", b""))
-    protocol.send(ends[0], protocol.Register(1))
-    protocol.send(ends[0], protocol.Register(2))
+    packets.send(ends[1], protocol.UpdateRecord(1, "v", b""))
+    packets.send(ends[0], protocol.Register(1))
+    packets.send(ends[0], protocol.Register(2))
     ends[0].close()
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(1), [])
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(2), [])
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) is None
+    assert packets.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(1), [])
+    assert packets.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(2), [])
+    assert packets.receive(ends[1], protocol.AT_KEEPER) is None
 
 
 def test_nothing_to_receive_does_not_block(ends: tuple[socket.socket, socket.socket]) -> None:
     """A socket that does not block says that nothing is there."""
     ends[1].settimeout(0)
     with pytest.raises(BlockingIOError):
-        protocol.receive(ends[1], protocol.AT_KEEPER)
+        packets.receive(ends[1], protocol.AT_KEEPER)
 
 
 def test_gone_receiver_is_an_error(
@@ -133,19 +133,19 @@ def test_gone_receiver_is_an_error(
 ) -> None:
     """Neither a signal nor a silent loss: the sender hears of it."""
     ends[1].close()
-    for size in (0, protocol.INLINE_BYTES):
+    for size in (0, packets.INLINE_BYTES):
         with pytest.raises(ConnectionError):
-            protocol.send(ends[0], protocol.UpdateRecord(1, "v", b"r" * size))
+            packets.send(ends[0], protocol.UpdateRecord(1, "v", b"r" * size))
 
 
 def test_full_queue_does_not_block(ends: tuple[socket.socket, socket.socket]) -> None:
     """A receiver that does not read cannot hold up the sender, nor leave a memory file behind."""
     ends[0].settimeout(0)
-    large = protocol.UpdateRecord(1, "v", b"r" * protocol.INLINE_BYTES)
+    large = protocol.UpdateRecord(1, "v", b"r" * packets.INLINE_BYTES)
 
     def fill() -> None:
         for _ in range(100_000):
-            protocol.send(ends[0], large)
+            packets.send(ends[0], large)
 
     with pytest.raises(BlockingIOError):
         fill()
@@ -180,9 +180,9 @@ def test_garbage_is_refused_and_closed(
     for fd in files:
         os.close(fd)
     with pytest.raises(InvalidMessage, match="packet"):
-        protocol.receive(ends[1], protocol.AT_KEEPER)
-    protocol.send(ends[0], protocol.Register(2))
-    assert protocol.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(2), [])
+        packets.receive(ends[1], protocol.AT_KEEPER)
+    packets.send(ends[0], protocol.Register(2))
+    assert packets.receive(ends[1], protocol.AT_KEEPER) == (protocol.Register(2), [])
 
 
 @given(body=st.binary(max_size=40))
@@ -192,19 +192,19 @@ def test_random_bytes_never_raise_anything_else(body: bytes) -> None:
     with ours, theirs:
         send_raw(ours, b"i" + body)
         try:
-            protocol.receive(theirs, protocol.AT_KEEPER)
+            packets.receive(theirs, protocol.AT_KEEPER)
         except InvalidMessage:
             return
 
 
 def test_packet_that_was_cut_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
     """A packet larger than any of the protocol's is not taken for its beginning."""
-    body = msgspec.msgpack.encode(protocol.UpdateRecord(1, "v", b"r" * protocol.INLINE_BYTES))
+    body = msgspec.msgpack.encode(protocol.UpdateRecord(1, "v", b"r" * packets.INLINE_BYTES))
     fd = sealed_memfd("test", [b"x"])
     send_raw(ends[0], b"i" + body, [fd])
     os.close(fd)
     with pytest.raises(InvalidMessage, match="cut short"):
-        protocol.receive(ends[1], protocol.AT_KEEPER)
+        packets.receive(ends[1], protocol.AT_KEEPER)
 
 
 def test_too_many_descriptors_are_refused(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -214,7 +214,7 @@ def test_too_many_descriptors_are_refused(ends: tuple[socket.socket, socket.sock
     for fd in files:
         os.close(fd)
     with pytest.raises(InvalidMessage, match="cut short"):
-        protocol.receive(ends[1], protocol.AT_KEEPER)
+        packets.receive(ends[1], protocol.AT_KEEPER)
 
 
 def test_body_in_an_unsealed_file_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -224,7 +224,7 @@ def test_body_in_an_unsealed_file_is_refused(ends: tuple[socket.socket, socket.s
     send_raw(ends[0], b"m", [unsealed])
     os.close(unsealed)
     with pytest.raises(InvalidMessage):
-        protocol.receive(ends[1], protocol.AT_KEEPER)
+        packets.receive(ends[1], protocol.AT_KEEPER)
 
 
 def test_plain_messages_are_no_secret_store() -> None:
@@ -233,5 +233,5 @@ def test_plain_messages_are_no_secret_store() -> None:
     with ours, theirs:
         send_raw(ours, b"i" + msgspec.msgpack.encode(["Rotate", 1, "v", "canary", b"", b"canary"]))
         with pytest.raises(InvalidMessage) as caught:
-            protocol.receive(theirs, protocol.AT_KEEPER)
+            packets.receive(theirs, protocol.AT_KEEPER)
     assert "canary" not in str(caught.value)

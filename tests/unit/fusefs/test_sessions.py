@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusefs import protocol, sessions
+from fusefs import packets, protocol, sessions
 from fusefs.loop import Loop
 from fusefs.sessions import Session, Sessions
 
@@ -75,13 +75,13 @@ def test_what_does_not_fit_waits_in_order(hub: Hub) -> None:
     for number in range(100):
         hub.sessions.send(1, protocol.Refused(number, "x", "t" * 10_000), (fd,))
     os.close(fd)
-    protocol.send(peer, protocol.ListVolumes(1))
+    packets.send(peer, protocol.ListVolumes(1))
     got: list[int] = []
 
     def read() -> bool:
         assert not hub.heard or len(got) > 50  # the rest is in the socket by then
         try:
-            received = protocol.receive(peer, protocol.AT_NODE)
+            received = packets.receive(peer, protocol.AT_NODE)
         except BlockingIOError:
             return len(got) == 100 and bool(hub.heard)
         assert received is not None
@@ -121,7 +121,7 @@ def test_slow_peer_is_not_closed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
 
     def take_one_later() -> None:
         nonlocal left
-        assert protocol.receive(peer, protocol.AT_NODE) is not None
+        assert packets.receive(peer, protocol.AT_NODE) is not None
         left -= 1
         if left:
             hub.loop.call_later(0.01, take_one_later)
@@ -152,10 +152,10 @@ def test_newest_is_obeyed_and_says_so_to_the_other(hub: Hub) -> None:
     assert hub.sessions.obey(two)
     assert not hub.sessions.obey(one)
     hub.sessions.announce(protocol.LetGo("v"))
-    assert protocol.receive(first, protocol.AT_NODE) == (protocol.Dismissed(), [])
-    assert protocol.receive(second, protocol.AT_NODE) == (protocol.LetGo("v"), [])
+    assert packets.receive(first, protocol.AT_NODE) == (protocol.Dismissed(), [])
+    assert packets.receive(second, protocol.AT_NODE) == (protocol.LetGo("v"), [])
     with pytest.raises(BlockingIOError):
-        protocol.receive(first, protocol.AT_NODE)
+        packets.receive(first, protocol.AT_NODE)
 
 
 def test_process_of_a_peer_is_known(hub: Hub) -> None:
@@ -169,6 +169,6 @@ def test_all_but_one_are_hung_up_on(hub: Hub) -> None:
     first, second = hub.connect(), hub.connect()
     hub.sessions.close_all_but(2)
     assert hub.gone == [1]
-    assert protocol.receive(first, protocol.AT_NODE) is None
+    assert packets.receive(first, protocol.AT_NODE) is None
     hub.sessions.send(2, protocol.Done(1), ())
-    assert protocol.receive(second, protocol.AT_NODE) == (protocol.Done(1), [])
+    assert packets.receive(second, protocol.AT_NODE) == (protocol.Done(1), [])

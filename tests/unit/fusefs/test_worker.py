@@ -15,7 +15,7 @@ import trio
 from typing_extensions import override
 
 from fakes.trees import specs
-from fusefs import protocol
+from fusefs import packets, protocol
 from fusefs.errors import InvalidSnapshot, NoSuchName
 from fusefs.gate import Gate
 from fusefs.memory import is_secret, sealed_memfd
@@ -99,7 +99,7 @@ class FakeKeeper:
         found: list[protocol.FromWorker] = []
         while True:
             try:
-                received = protocol.receive(self.ours, protocol.FROM_WORKER)
+                received = packets.receive(self.ours, protocol.FROM_WORKER)
             except BlockingIOError:
                 return found
             assert received is not None
@@ -329,7 +329,7 @@ async def stood_by(keeper: FakeKeeper, *messages: protocol.Message) -> protocol.
     """Let a worker stand by and tell it something."""
     keeper.theirs.settimeout(0)
     for message in messages:
-        protocol.send(keeper.ours, message)
+        packets.send(keeper.ours, message)
     with trio.fail_after(5):
         return await stand_by(keeper.theirs, b"reply")
 
@@ -405,7 +405,7 @@ async def test_worker_serves_until_it_is_stopped(
     gate = NotedGate(device)
 
     async def main(_: int, __: int) -> None:
-        protocol.send(keeper.ours, message)
+        packets.send(keeper.ours, message)
         await gate.told.wait()
 
     monkeypatch.setattr(pyfuse3, "main", main)

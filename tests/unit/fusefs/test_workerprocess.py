@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusefs import protocol, worker
+from fusefs import packets, protocol, worker
 from fusefs.loop import Loop
 from fusefs.worker import Assignment
 from fusefs.workerprocess import WorkerProcess
@@ -86,8 +86,8 @@ def test_worker_is_heard_to_its_end(start: Callable[..., Watched]) -> None:
     """What it said before it ended comes before the news of its end."""
 
     def life(control: socket.socket) -> int:
-        protocol.send(control, protocol.Ready(b"reply"))
-        protocol.send(control, protocol.Dropped((1, 2)))
+        packets.send(control, protocol.Ready(b"reply"))
+        packets.send(control, protocol.Dropped((1, 2)))
         return 3
 
     watched = start(life)
@@ -101,7 +101,7 @@ def test_worker_is_told_what_it_reads(start: Callable[..., Watched]) -> None:
 
     def life(control: socket.socket) -> int:
         control.settimeout(10)
-        received = [protocol.receive(control, protocol.AT_WORKER) for _ in range(2)]
+        received = [packets.receive(control, protocol.AT_WORKER) for _ in range(2)]
         return int(received == [(protocol.Primed(), []), (protocol.Finish(), [])])
 
     watched = start(life)
@@ -114,7 +114,7 @@ def test_worker_is_told_what_it_reads(start: Callable[..., Watched]) -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    [b"i\xc1", b"", b"i" + b"x" * protocol.INLINE_BYTES, b"m"],
+    [b"i\xc1", b"", b"i" + b"x" * packets.INLINE_BYTES, b"m"],
     ids=["garbage", "nothing", "large", "no-body"],
 )
 def test_worker_that_speaks_otherwise_is_killed(
@@ -141,7 +141,7 @@ def test_message_in_a_memory_file_is_refused(
     announced.append("worker .* is given up")
 
     def life(control: socket.socket) -> int:
-        protocol.send(control, protocol.Ready(b"r" * (protocol.INLINE_BYTES + 1)))
+        packets.send(control, protocol.Ready(b"r" * (packets.INLINE_BYTES + 1)))
         return wait_for_ever(control)
 
     watched = start(life)
@@ -154,7 +154,7 @@ def test_descriptors_of_a_worker_are_closed(start: Callable[..., Watched]) -> No
 
     def life(control: socket.socket) -> int:
         null = os.open("/dev/null", os.O_RDONLY)
-        protocol.send(control, protocol.Swapped(1), [null] * 3)
+        packets.send(control, protocol.Swapped(1), [null] * 3)
         return 0
 
     watched = start(life)
@@ -178,7 +178,7 @@ def test_abandoned_worker_is_killed_and_silent(start: Callable[..., Watched]) ->
     """Nothing more is heard of it but that it is gone, once it has been reaped."""
 
     def life(control: socket.socket) -> int:
-        protocol.send(control, protocol.Swapped(1))
+        packets.send(control, protocol.Swapped(1))
         return wait_for_ever(control)
 
     watched = start(life)
