@@ -23,7 +23,6 @@ from csi.record import decode_options, encode_record
 from csi.records import Credentials, ObjectVersion, PublishRequest, TargetPath, VolumeId, VolumeSpec
 from csi.schedule import Schedule
 from csi.volumes import Registry, State, Volume
-from fusefs.client import Shown, VolumeOptions
 from fusefs.errors import (
     InvalidSnapshot,
     InvalidTree,
@@ -32,6 +31,7 @@ from fusefs.errors import (
     TargetRefused,
     VolumeUnknown,
 )
+from fusefs.published import Shown, VolumeOptions
 from fusefs.snapshot import FileSpec, Sealed, Snapshot, differs, seal
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ import trio
 from typing_extensions import override
 
 from csi import logkeys
-from fusefs.client import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.errors import KeeperUnavailable, Superseded
+from fusefs.published import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.snapshot import Sealed
 
 log = logging.getLogger(__name__)

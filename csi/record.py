@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from csi.records import ObjectVersion, TargetPath, VolumeId, VolumeSpec
-from fusefs.client import DEFAULTS, VolumeOptions
+from fusefs.published import DEFAULTS, VolumeOptions
 
 
 class _Record(msgspec.Struct, kw_only=True, omit_defaults=True):

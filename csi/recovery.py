@@ -25,8 +25,8 @@ from csi.locks import VolumeLocks
 from csi.records import VolumeId
 from csi.refresh import Refresher
 from csi.volumes import Registry, State
-from fusefs.client import PublishedVolume
 from fusefs.errors import FusefsError, Superseded
+from fusefs.published import PublishedVolume
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from csi import logkeys
 from csi.errors import InvariantViolated, TargetTaken, VolumeElsewhere
 from csi.record import decode_record
 from csi.records import Credentials, ObjectVersion, PublishRequest, TargetPath, VolumeId, VolumeSpec
-from fusefs.client import PublishedVolume
+from fusefs.published import PublishedVolume
 from fusefs.snapshot import Snapshot
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from fakes.kubelet import ROOT
-from fusefs.client import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.errors import KeeperUnavailable, Superseded, TargetRefused, VolumeUnknown
+from fusefs.published import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.snapshot import Sealed, Snapshot
 
 if TYPE_CHECKING:

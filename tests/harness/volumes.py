@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fusefs.client import DEFAULTS, Shown, VolumeOptions
+from fusefs.published import DEFAULTS, Shown, VolumeOptions
 from fusefs.snapshot import FileSpec, Sealed, Snapshot, seal
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from fusefs.client import VolumeOptions
 from fusefs.errors import KernelUnsupported
+from fusefs.published import VolumeOptions
 from harness.volumes import PublishedVolume, content
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ import pytest
 import trio
 
 from fusefs import syscalls
-from fusefs.client import KeeperClient, VolumeOptions, connect
+from fusefs.client import KeeperClient, connect
 from fusefs.errors import TargetRefused
 from fusefs.filesystems import WORKER_BYTES
+from fusefs.published import VolumeOptions
 from fusefs.snapshot import FileSpec
 from harness.keepers import Keepers, serves
 from harness.nodeservers import NodeServer

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from fusefs.backup import Backups
-from fusefs.client import VolumeOptions, connect
+from fusefs.client import connect
+from fusefs.published import VolumeOptions
 from fusefs.snapshot import FileSpec
 from harness.usernamespace import FIRST_UID, user_namespace
 from harness.volumes import PublishedVolume

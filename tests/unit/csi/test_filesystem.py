@@ -13,7 +13,7 @@ from csi.record import decode_options
 from fakes.kubelet import publish_request
 from fakes.nodeserver import world
 from fakes.virtualtime import virtual_time
-from fusefs.client import DEFAULTS, VolumeOptions
+from fusefs.published import DEFAULTS, VolumeOptions
 
 if TYPE_CHECKING:
     from fakes.nodeserver import World

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from fakes.keeper import Moment
-    from fusefs.client import PublishedVolume
+    from fusefs.published import PublishedVolume
 
 TARGET = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/v/mount"
 

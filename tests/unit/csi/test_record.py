@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from csi.record import decode_options, decode_record, encode_record
 from csi.records import ObjectVersion, TargetPath, VolumeId, VolumeSpec
-from fusefs.client import VolumeOptions
+from fusefs.published import VolumeOptions
 
 SPECS = st.builds(
     VolumeSpec,

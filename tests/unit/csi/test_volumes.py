@@ -12,7 +12,7 @@ from csi.record import encode_record
 from csi.records import Credentials, TargetPath, VolumeId
 from csi.volumes import Registry, State, Volume
 from fakes.kubelet import publish_request, volume_of
-from fusefs.client import PublishedVolume
+from fusefs.published import PublishedVolume
 from fusefs.snapshot import FileSpec, Snapshot, seal
 
 if TYPE_CHECKING:

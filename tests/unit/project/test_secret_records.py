@@ -30,7 +30,7 @@ from csi.records import (
 )
 from csi.requests import parse_publish
 from csi.volumes import Registry
-from fusefs.client import PublishedVolume
+from fusefs.published import PublishedVolume
 from fusefs.snapshot import FileSpec, seal
 from harness.canaries import Canary, Searcher
 from harness.kubelet import KubeletRoot
