@@ -5,8 +5,8 @@ import sys
 
 import click
 
-from fusefs import supervisor
-from fusefs.config import Config
+from fusefs import readyfile, supervisor
+from fusefs.config import ACCOUNTS_FILE, Config
 from fusefs.errors import CannotStart
 
 
@@ -20,6 +20,13 @@ from fusefs.errors import CannotStart
     show_default=True,
     help="Workers run under this uid and the following ones.",
 )
+@click.option(
+    "--passwd-file",
+    default=ACCOUNTS_FILE,
+    show_default=True,
+    help="The node's accounts, none of which may have such a uid.",
+)
+@click.option("--ready-file", metavar="PATH", help="A file that is there while the keeper serves.")
 @click.option("--supervise", is_flag=True, help="Start the keeper again whenever it dies.")
 @click.option(
     "--log-level",
@@ -33,6 +40,8 @@ def main(
     kubelet_root: str,
     driver_name: str,
     worker_uid_base: int,
+    passwd_file: str,
+    ready_file: str | None,
     supervise: bool,
     log_level: str,
 ) -> None:
@@ -40,17 +49,20 @@ def main(
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    if supervise:
-        sys.exit(supervisor.supervise(supervisor.command_of_keeper(sys.argv[1:])))
-    from fusefs import keeper  # noqa: PLC0415 - the supervisor stays small without it
-
     config = Config(
         socket=socket,
         kubelet_root=kubelet_root,
         driver=driver_name,
         worker_uid_base=worker_uid_base,
+        passwd_file=passwd_file,
+        ready_file=ready_file,
     )
     try:
+        readyfile.withdraw(ready_file)
+        if supervise:
+            sys.exit(supervisor.supervise(supervisor.command_of_keeper(sys.argv[1:])))
+        from fusefs import keeper  # noqa: PLC0415 - the supervisor stays small without it
+
         keeper.run(config)
     except CannotStart as error:
         raise click.ClickException(str(error)) from error

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from fusefs import effects, mounts, protocol, sandbox, syscalls, worker
+from fusefs import effects, mounts, protocol, readyfile, sandbox, syscalls, worker
 from fusefs.children import Children
 from fusefs.config import MAX_VOLUMES, MAX_WAITING, Config, check_privileges, check_uid_base
 from fusefs.emptying import empty_target
@@ -71,7 +71,8 @@ class Keeper:
         self._listener.start(self._loop)
         log.info("the keeper serves", extra={"socket": self._config.socket})
         try:
-            self._loop.run()
+            with readyfile.shown(self._config.ready_file):
+                self._loop.run()
         finally:
             self._close()
 
@@ -315,7 +316,7 @@ def run(config: Config) -> None:
         CannotStart: Something that the node must provide is missing; the message says what.
     """
     sandbox.forbid_core_files()  # children inherit it, also until they give up the rest
-    check_uid_base(config.worker_uid_base)
+    check_uid_base(config.worker_uid_base, config.passwd_file)
     check_privileges()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
