@@ -25,6 +25,7 @@ from csi.keeper import Connect, Keeper, KeeperLink
 from csi.locks import VolumeLocks
 from csi.node import Node
 from csi.providers import ProviderClient, SocketProviders
+from csi.readiness import Need, Readiness
 from csi.recovery import Recovery
 from csi.refresh import Refresher
 from csi.registration import registered
@@ -155,15 +156,19 @@ async def serve(
         classes=classes,
         providers=providers,
     )
+    readiness = _readiness(config, core.link)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(core.run)
-            async with _csi_server(config, core), trio.open_nursery() as registering:
-                registering.start_soon(_register, config, core.link)
-                task_status.started()
-                await stop.wait()
-                registering.cancel_scope.cancel()
-            nursery.cancel_scope.cancel()
+        with readiness.showing():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(core.run)
+                async with _csi_server(config, core), trio.open_nursery() as registering:
+                    registering.start_soon(_register, config, core.link, readiness)
+                    readiness.note(Need.SERVING, met=True)
+                    task_status.started()
+                    await stop.wait()
+                    readiness.note(Need.SERVING, met=False)
+                    registering.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
     finally:
         providers.close()
         core.registry.close()
@@ -177,6 +182,13 @@ def _classes(config: Config) -> ClassSource | Cluster:
 
     api = KubeApi.load(config.kubeconfig)
     return Cluster(api, node_id=config.node_id, watching=config.rotation)
+
+
+def _readiness(config: Config, link: KeeperLink) -> Readiness:
+    needs = {*Need} if config.registration_dir else {*Need} - {Need.REGISTRATION}
+    readiness = Readiness(config.ready_file, needs)
+    link.on_changed = lambda: readiness.note(Need.KEEPER, met=link.connected)
+    return readiness
 
 
 def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]:
@@ -200,7 +212,7 @@ def _connect(config: Config) -> AbstractAsyncContextManager[Keeper]:
     return connect(str(config.keeper_socket))
 
 
-async def _register(config: Config, link: KeeperLink) -> None:
+async def _register(config: Config, link: KeeperLink, readiness: Readiness) -> None:
     """Let kubelet find the driver, from the first session with a keeper on."""
     if config.registration_dir is None:
         return
@@ -212,6 +224,7 @@ async def _register(config: Config, link: KeeperLink) -> None:
         config.registration_dir,
         driver_name=config.driver_name,
         csi_socket=config.kubelet_csi_socket,
+        on_outcome=lambda accepted: readiness.note(Need.REGISTRATION, met=accepted),
     ):
         await trio.sleep_forever()
 

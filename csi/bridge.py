@@ -74,16 +74,17 @@ class Bridge:
                 return await call()
             raise CallOver(expired=trio.current_time() >= scope.deadline)
 
-        def cancel() -> None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(scope.cancel)
-
-        if not context.add_callback(cancel):
+        if not context.add_callback(lambda: self.tell(scope.cancel)):
             raise CallOver(expired=False)
         try:
             return trio.from_thread.run(crossing, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled) as error:
             raise NodeStopping from error  # noqa: ASYNC104 - in a thread of gRPC, no task
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Run `call` in the loop soon, without waiting; not at all if the loop has ended."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(call)
 
 
 async def answer_of(start: Callable[[float], OutgoingCall[T]], timeout: float) -> T:  # noqa: ASYNC109 - it goes on the wire

@@ -28,6 +28,7 @@ class Config:
 
     Attributes:
         registration_dir: None: kubelet is told by somebody else, or not at all.
+        ready_file: There while the server is ready; None: nobody looks.
         kubelet_csi_socket: The path of the CSI socket as kubelet sees it.
         class_dir: Where classes are read from; None: from the Kubernetes API.
         kubeconfig: Names the Kubernetes API; None: that of the cluster of this pod.
@@ -45,6 +46,7 @@ class Config:
     kubelet_root: str
     kubelet_csi_socket: str
     registration_dir: Path | None
+    ready_file: Path | None
     class_dir: Path | None
     kubeconfig: Path | None
     provider_dirs: tuple[Path, ...]
@@ -123,6 +125,11 @@ _FOLDER: Final = "directory"
     "--registration-dir", default="", help="Kubelet's plugins_registry; empty: do not register."
 )
 @click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that is there while the server is ready.  [default: none]",
+)
+@click.option(
     "--class-source",
     type=click.Choice([_KUBERNETES, _FOLDER]),
     default=None,
@@ -192,6 +199,7 @@ def _config(options: dict[str, Any]) -> Config:
         kubelet_root=os.path.normpath(root),
         kubelet_csi_socket=options["kubelet_registration_path"] or str(socket),
         registration_dir=Path(registration) if registration else None,
+        ready_file=_ready_file(options["ready_file"]),
         class_dir=_class_dir(options),
         kubeconfig=options["kubeconfig"],
         provider_dirs=tuple(Path(each.strip()) for each in providers if each.strip()),
@@ -204,6 +212,13 @@ def _config(options: dict[str, Any]) -> Config:
         log_level=options["log_level"],
         log_json=options["log_format_json"],
     )
+
+
+def _ready_file(path: Path | None) -> Path | None:
+    if path is not None and not os.access(path.parent, os.W_OK):
+        message = f"cannot write in {path.parent}; name a file in a writable directory"
+        raise click.BadParameter(message, param_hint="--ready-file")
+    return path
 
 
 def _class_dir(options: dict[str, Any]) -> Path | None:

@@ -63,10 +63,15 @@ OnConnected = Callable[[Keeper, Sequence[PublishedVolume]], None]
 
 
 class KeeperLink:
-    """Holds a session as long as there is a keeper to talk to."""
+    """Holds a session as long as there is a keeper to talk to.
+
+    Attributes:
+        on_changed: Told when there may be a session, or none any more.
+    """
 
     def __init__(self, connect: Connect) -> None:
         """Connect when `run`."""
+        self.on_changed: Callable[[], None] = lambda: None
         self._connect = connect
         self._session: _Session | None = None
         self._superseded = False
@@ -160,6 +165,7 @@ class KeeperLink:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+        self.on_changed()
 
 
 class _Session(Keeper):

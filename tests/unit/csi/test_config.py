@@ -79,6 +79,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         "--provider-volume",
         "/c",
         "--registration-dir=/plugins",
+        "--ready-file=/tmp/ready",
         "--kubelet-registration-path=/var/lib/kubelet/plugins/x/csi.sock",
         "--kubelet-root=/var/lib/kubelet/",
         "--rotation-poll-interval=1h30m",
@@ -90,6 +91,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     )
     assert config.provider_dirs == (Path("/a"), Path("/b"), Path("/c"))
     assert config.registration_dir == Path("/plugins")
+    assert config.ready_file == Path("/tmp/ready")
     assert config.kubelet_csi_socket == "/var/lib/kubelet/plugins/x/csi.sock"
     assert config.kubelet_root == "/var/lib/kubelet"
     assert (config.poll_interval, config.poll_interval_floor) == (5400.0, 1.0)
@@ -105,6 +107,8 @@ def test_every_flag_reaches_the_configuration() -> None:
         ("--rotation-poll-interval=120", "write a number and a unit"),
         ("--rotation-jitter=2", "0<=x<=1"),
         ("--enable-secret-rotation=maybe", "not a valid boolean"),
+        ("--ready-file=/nowhere/ready", "name a file in a writable directory"),
+        ("--ready-file=/", "is a directory"),
         ("--kubelet-root=kubelet", "must be an absolute path"),
         ("--max-call-recv-msg-size=0", "x>=1"),
         ("--grpc-threads=1", "2<=x<=1024"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,6 +19,7 @@ from fakes.keeper import FakeKeeper
 from fakes.nodeserver import served
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 DRIVER = "secrets-store.csi.k8s.io"
@@ -35,9 +38,18 @@ def _tell(path: Path, *, error: str) -> None:
         stub.NotifyRegistrationStatus(status, timeout=10)
 
 
+def announced(
+    directory: Path, csi_socket: str, driver_name: str = DRIVER
+) -> AbstractAsyncContextManager[None]:
+    """Announce a driver; nobody wants to know what kubelet says."""
+    return registered(
+        directory, driver_name=driver_name, csi_socket=csi_socket, on_outcome=lambda _: None
+    )
+
+
 async def test_kubelet_learns_name_and_socket(tmp_path: Path) -> None:
     """GetInfo names the type, the driver, the CSI socket as kubelet sees it, and a version."""
-    async with registered(tmp_path, driver_name=DRIVER, csi_socket="/plugins/csi.sock"):
+    async with announced(tmp_path, "/plugins/csi.sock"):
         info = await trio.to_thread.run_sync(_ask, tmp_path / f"{DRIVER}-reg.sock")
     assert (info.type, info.name, info.endpoint) == ("CSIPlugin", DRIVER, "/plugins/csi.sock")
     assert list(info.supported_versions) == ["1.0.0"]
@@ -50,13 +62,44 @@ async def test_outcome_of_the_registration_is_logged(
 ) -> None:
     """A refusal is an error with kubelet's reason and the driver's name; success is news."""
     with caplog.at_level(logging.INFO, "csi.registration"):
-        async with registered(tmp_path, driver_name=DRIVER, csi_socket="/csi.sock"):
+        async with announced(tmp_path, "/csi.sock"):
             path = tmp_path / f"{DRIVER}-reg.sock"
             await trio.to_thread.run_sync(lambda: _tell(path, error=error))
     [record] = [each for each in caplog.records if each.name == "csi.registration"]
     assert record.levelno == level
     assert vars(record)["driver"] == DRIVER
     assert vars(record).get("error", "") == error
+
+
+async def test_refusal_says_who_holds_the_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other driver's endpoint and socket, whatever else there is in the directory."""
+    (tmp_path / "notes.txt").touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "a-dead-reg.sock"))
+    ours = tmp_path / f"{DRIVER}-reg.sock"
+    async with AsyncExitStack() as stack:
+        for path, name in (("x", DRIVER), ("y", "disk.csi.example"), ("", DRIVER)):
+            directory = tmp_path / path
+            directory.mkdir(exist_ok=True)
+            await stack.enter_async_context(announced(directory, f"/plugins/{path}.sock", name))
+            if path:
+                (directory / f"{name}-reg.sock").rename(tmp_path / f"{path}-reg.sock")
+        await trio.to_thread.run_sync(lambda: _tell(ours, error="already registered"))
+    [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert vars(record)["holder"] == "/plugins/x.sock (of x-reg.sock)"
+
+
+async def test_unknown_holder_is_said_to_be_unknown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kubelet may know a driver whose socket has gone."""
+    async with announced(tmp_path, "/csi.sock"):
+        path = tmp_path / f"{DRIVER}-reg.sock"
+        await trio.to_thread.run_sync(lambda: _tell(path, error="already registered"))
+    [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert vars(record)["holder"] == "not found"
 
 
 async def test_registration_waits_for_the_first_keeper(tmp_path: Path) -> None:
