@@ -175,6 +175,18 @@ class Cluster:
             return [f"(events are not to be had: {error})"]
         return [f"{each['reason']}: {each['message']}" for each in items]
 
+    def log(
+        self, pod: str, container: str, *, namespace: str = "default", lines: int | None = None
+    ) -> str:
+        """Return what a container has written, or the last lines of it.
+
+        Raises:
+            ApiError: There is no such container, or it has not started.
+        """
+        path = f"{path_of('pods', namespace)}/{pod}/log"
+        end = {} if lines is None else {"tailLines": str(lines)}
+        return self.api.text(path, container=container, **end)
+
     def _run(self, program: str, arguments: Sequence[str], text: str, timeout_s: float) -> str:
         done = subprocess.run(
             self.node.command(program, *arguments),

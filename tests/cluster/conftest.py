@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from cluster import remains
+from cluster import images, remains, table
+from cluster.driver import Driver
 from cluster.material import Material, material
 from cluster.node import node
+from cluster.vault import vault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _pytest.terminal import TerminalReporter
 
@@ -40,12 +42,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     assert capture is not None
     with capture.global_and_fixture_disabled():
         material()
+        if any("session_driver" in getattr(item, "fixturenames", ()) for item in session.items):
+            images.driver()
 
 
 def pytest_terminal_summary(
     terminalreporter: TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Say where the node's logs are if a test failed."""
+    """Print the table of scenarios, and say where the node's logs are if a test failed."""
+    reports = (
+        each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])
+    )
+    terminalreporter.write(table.lines(reports))
     if exitstatus and LOGS in config.stash:
         terminalreporter.write_line(f"logs of the node: {config.stash[LOGS]}")
 
@@ -94,3 +102,34 @@ def cluster(session_cluster: Cluster) -> Cluster:
     """Provide the node; after a test that broke it, the next one says so at once."""
     assert session_cluster.node.broken() == [], "a test before this one has broken the node"
     return session_cluster
+
+
+@pytest.fixture(scope="session")
+def session_driver(
+    session_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Driver]:
+    """Provide the driver, installed once; it ends with the node."""
+    folder = tmp_path_factory.mktemp("driver")
+    session_cluster.node.import_image(images.driver())
+    with vault(session_cluster.node, folder / "vault") as its_vault:
+        installed = Driver(cluster=session_cluster, vault=its_vault, folder=folder)
+        installed.install()
+        yield installed
+
+
+@pytest.fixture
+def driver(cluster: Cluster, session_driver: Driver) -> Driver:
+    """Provide the driver when it is ready: a test before this one may have replaced it."""
+    assert cluster is session_driver.cluster
+    session_driver.wait_until_ready()
+    return session_driver
+
+
+@pytest.fixture
+def row(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> table.Row:
+    """Provide the test's row in the table of scenarios."""
+    name: str = request.node.name
+    record_property(table.SCENARIO, name.removeprefix("test_").replace("_", " "))
+    return table.Row(record_property)
