@@ -102,6 +102,7 @@ def wire(
         locks=locks,
         delivery=delivery,
         initial_interval=config.poll_interval if config.rotation else None,
+        class_spread=config.class_change_spread,
     )
     if cluster is not None:
         cluster.on_class_changed = refresher.class_changed

@@ -36,6 +36,7 @@ class Config:
         poll_interval: Seconds between two refreshes of a class that does not say.
         poll_interval_floor: What a class may not go below.
         rotation_jitter: By how much of itself an interval grows on this node.
+        class_change_spread: Seconds within which the volumes of an edited class are refreshed.
         threads: How many CSI calls run at once; publishes get half of them.
     """
 
@@ -55,6 +56,7 @@ class Config:
     poll_interval: float
     poll_interval_floor: float
     rotation_jitter: float
+    class_change_spread: float
     threads: int = 64
     provider_timeout: float = _PROVIDER_TIMEOUT_S
     log_level: str = "info"
@@ -66,6 +68,10 @@ class _Duration(click.ParamType[float]):
 
     name = "duration"
 
+    def __init__(self, *, zero: bool = False) -> None:
+        """Take a duration above zero, or also `zero`."""
+        self._zeros = ("0", "0s") if zero else ()
+
     @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -73,6 +79,8 @@ class _Duration(click.ParamType[float]):
         """Return the seconds."""
         if isinstance(value, float):
             return value
+        if value in self._zeros:
+            return 0.0
         try:
             return parse_duration(value)
         except ValueError as error:
@@ -163,6 +171,12 @@ _FOLDER: Final = "directory"
     help="By how much of itself an interval grows, another part on each node.",
 )
 @click.option(
+    "--class-change-spread",
+    type=_Duration(zero=True),
+    default="5s",
+    help="The time within which an edited class refreshes its volumes; 0s: at once.",
+)
+@click.option(
     "--max-call-recv-msg-size",
     type=click.IntRange(1),
     default=4 << 20,
@@ -208,6 +222,7 @@ def _config(options: dict[str, Any]) -> Config:
         poll_interval=options["rotation_poll_interval"],
         poll_interval_floor=options["rotation_poll_interval_floor"],
         rotation_jitter=options["rotation_jitter"],
+        class_change_spread=options["class_change_spread"],
         threads=options["grpc_threads"],
         log_level=options["log_level"],
         log_json=options["log_format_json"],

@@ -40,6 +40,7 @@ class Refresher:
         locks: VolumeLocks,
         delivery: Delivery,
         initial_interval: float | None,
+        class_spread: float,
     ) -> None:
         """Act with what others own too.
 
@@ -51,6 +52,7 @@ class Refresher:
             delivery: How a refresh is done.
             initial_interval: Seconds between the attempts to refresh a resumed volume, of which
                 only the first refresh tells what its class says; None switches refreshes off.
+            class_spread: Seconds within which the volumes of an edited class are refreshed.
         """
         self._link = link
         self._registry = registry
@@ -58,6 +60,7 @@ class Refresher:
         self._locks = locks
         self._delivery = delivery
         self._initial_interval = initial_interval
+        self._class_spread = class_spread
         self._limit = trio.CapacityLimiter(_MAX_REFRESHES)
         self._changed = trio.Event()
 
@@ -94,10 +97,16 @@ class Refresher:
         self.reconsider()
 
     def class_changed(self, namespace: str, name: str) -> None:
-        """Refresh the volumes of a class, whose content has changed."""
-        for volume in self._registry:
-            if (volume.spec.namespace, volume.spec.class_name) == (namespace, name):
-                self._schedule.outdate(volume.volume_id, trio.current_time())
+        """Refresh the volumes of a class, whose content has changed.
+
+        Every node of the cluster hears of it at the same moment, so each takes its time.
+        """
+        volumes = [
+            volume.volume_id
+            for volume in self._registry
+            if (volume.spec.namespace, volume.spec.class_name) == (namespace, name)
+        ]
+        self._schedule.outdate(volumes, trio.current_time(), spread=self._class_spread)
         self.reconsider()
 
     def reconsider(self) -> None:

@@ -45,6 +45,7 @@ def config_for(directory: Path = Path("/nowhere"), **changes: Any) -> Config:  #
         poll_interval=120.0,
         poll_interval_floor=10.0,
         rotation_jitter=0.0,
+        class_change_spread=0.0,
         threads=8,
         provider_timeout=60.0,
     )

@@ -85,6 +85,7 @@ def test_every_flag_reaches_the_configuration() -> None:
         "--rotation-poll-interval=1h30m",
         "--rotation-poll-interval-floor=1s",
         "--rotation-jitter=0.5",
+        "--class-change-spread=0",
         "--grpc-threads=8",
         "--log-format-json",
         "--log-level=debug",
@@ -96,6 +97,7 @@ def test_every_flag_reaches_the_configuration() -> None:
     assert config.kubelet_root == "/var/lib/kubelet"
     assert (config.poll_interval, config.poll_interval_floor) == (5400.0, 1.0)
     assert (config.rotation_jitter, config.threads) == (0.5, 8)
+    assert config.class_change_spread == 0.0
     assert (config.log_json, config.log_level) == (True, "debug")
 
 
@@ -107,6 +109,8 @@ def test_every_flag_reaches_the_configuration() -> None:
         ("--rotation-poll-interval=120", "write a number and a unit"),
         ("--rotation-jitter=2", "0<=x<=1"),
         ("--enable-secret-rotation=maybe", "not a valid boolean"),
+        ("--rotation-poll-interval=0s", "not a duration above zero"),
+        ("--class-change-spread=5", "write a number and a unit"),
         ("--ready-file=/nowhere/ready", "name a file in a writable directory"),
         ("--ready-file=/", "is a directory"),
         ("--kubelet-root=kubelet", "must be an absolute path"),
