@@ -154,7 +154,7 @@ def test_roles_have_the_references_names(helm: Helm) -> None:
     assert not [kind for kind, _ in without if kind.startswith("ClusterRole")]
 
 
-@pytest.mark.parametrize("daemonset", [KEEPER, PROVIDER])
+@pytest.mark.parametrize("daemonset", DAEMONSETS)
 def test_probes_look_for_the_ready_file(helm: Helm, daemonset: str) -> None:
     """The file that the program is told to have is what probes look for, in a folder of the pod."""
     objects = helm.render()
