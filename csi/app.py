@@ -224,7 +224,8 @@ async def _register(config: Config, link: KeeperLink, readiness: Readiness) -> N
     async with registered(
         config.registration_dir,
         driver_name=config.driver_name,
-        csi_socket=config.kubelet_csi_socket,
+        csi_socket=config.csi_socket,
+        kubelet_csi_socket=config.kubelet_csi_socket,
         on_outcome=lambda accepted: readiness.note(Need.REGISTRATION, met=accepted),
     ):
         await trio.sleep_forever()
