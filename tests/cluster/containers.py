@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 def container_id(pod: Thing, container: str | None = None) -> str:
     """Return the id that the runtime gave a pod's container, which may be the only one."""
-    statuses = pod["status"]["containerStatuses"]
-    [found] = [each for each in statuses if container in (None, each["name"])]
-    return str(found["containerID"]).removeprefix("containerd://")
+    return str(_status(pod, container)["containerID"]).removeprefix("containerd://")
+
+
+def image_id(pod: Thing, container: str | None = None) -> str:
+    """Return the digest of the image that a pod's container runs."""
+    return str(_status(pod, container)["imageID"])
 
 
 def first_process(container: str) -> int:
@@ -36,6 +39,12 @@ def children(pid: int) -> list[int]:
     """Return the children of a process, oldest first."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [int(each) for each in listed.split()]
+
+
+def _status(pod: Thing, container: str | None) -> Thing:
+    statuses: list[Thing] = pod["status"]["containerStatuses"]
+    [found] = [each for each in statuses if container in (None, each["name"])]
+    return found
 
 
 def _processes_of(container: str) -> list[int]:

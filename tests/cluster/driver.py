@@ -6,13 +6,16 @@ Its vault is `cluster.vault`; volumes are refreshed every `POLL_S` seconds.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from cluster import volumes
 from cluster.addresses import DRIVER_IMAGE, NODE
+from cluster.cluster import is_ready
 from cluster.images import PROJECT
+from harness.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +36,7 @@ DAEMON_SETS: Final = (KEEPER, NODE_SERVER, PROVIDER)
 CONTAINERS: Final = {KEEPER: "keeper", NODE_SERVER: "secrets-store", PROVIDER: "provider"}
 READY_TIMEOUT_S: Final = 90.0
 HELM_TIMEOUT_S: Final = 60.0
+WORKER_UID_BASE: Final = 2_000_000_000  # the chart's default
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +71,39 @@ class Driver:
             *(f"--set={setting}" for setting in settings),
             timeout_s=HELM_TIMEOUT_S,
         )
+
+    def upgrade(self, image: str, name: str) -> None:
+        """Give some of the programs another image and leave the rest; returns without waiting.
+
+        Args:
+            image: The chart's value: `linux.image` (of the node server and the provider) or
+                `keeper.image`.
+            name: The image, with the repository of the usual one.
+
+        Raises:
+            CommandFailed: helm or the API server refuses.
+        """
+        self.cluster.helm(
+            *("upgrade", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--reuse-values"),
+            f"--set={image}.tag={name.rpartition(':')[2]}",
+            timeout_s=HELM_TIMEOUT_S,
+        )
+
+    def successor(self, daemon_set: str, before: Thing) -> Thing:
+        """Return the pod that has taken the place of another one, when that has gone.
+
+        Raises:
+            NotInTime: There is none that is ready.
+        """
+        found: list[Thing] = []
+
+        def is_alone() -> bool:
+            found[:] = self.pods(daemon_set)
+            uids = [each["metadata"]["uid"] for each in found]
+            return len(uids) == 1 and uids != [before["metadata"]["uid"]] and is_ready(found[0])
+
+        eventually(is_alone, f"another pod of {daemon_set}", timeout_s=READY_TIMEOUT_S, pause_s=0.2)
+        return found[0]
 
     def wait_until_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return when every pod is of the newest template and ready, and kubelet has the driver.
@@ -106,6 +143,17 @@ class Driver:
     def pod(self, daemon_set: str) -> Thing:
         """Return the only pod of one of `DAEMON_SETS`."""
         [found] = self.pods(daemon_set)
+        return found
+
+    def workers(self) -> list[int]:
+        """Return the pids of all workers on the node, told by their uids, which only they have."""
+        found = []
+        for process in self.cluster.node.path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                text = (process / "status").read_text(encoding="utf-8")
+                uid = int(text.partition("Uid:")[2].split()[0])
+                if uid >= WORKER_UID_BASE:
+                    found.append(int(process.name))
         return found
 
     def logs(self, lines: int = 40) -> str:

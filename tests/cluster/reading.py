@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from cluster import readers
+from cluster.cluster import is_ready
+from cluster.containers import container_id, first_process
 from cluster.pods import pod
 from cluster.volumes import mounted, volume
 from harness.waiting import NotInTime, eventually
@@ -15,12 +19,15 @@ from harness.waiting import NotInTime, eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from cluster.api import Thing
     from cluster.cluster import Cluster
     from cluster.readers import Reads
     from cluster.table import Row
 
 ATTEMPTS: Final = 500  # of each reader within an event
 ATTEMPTS_TIMEOUT_S: Final = 60.0
+DISCONNECTED: Final = "transport endpoint is not connected"
+READERS_THAT_SAY_WHY: Final = ("python", "go", "c")  # a shell only knows that it failed
 
 
 @attrs.define(kw_only=True)
@@ -50,13 +57,48 @@ class Reading:
         failed = {name: each.last_error for name, each in seen.items() if each.errors}
         assert not failed
 
-    def seen_since(self, begin_ms: int) -> Mapping[str, Reads]:
+    @contextmanager
+    def disconnected(self, row: Row) -> Iterator[None]:
+        """Watch the readers during an event that no mount survives yet, as the table then says.
+
+        Raises:
+            AssertionError: A reader has kept its mount, or lost it in another way.
+        """
+        begin = readers.now_ms()
+        yield
+        seen = self.seen_since(begin)
+        row.reads(seen)
+        row.not_survived("the readers' mounts are gone until their containers restart")
+        kept = [name for name, each in seen.items() if not each.errors]
+        assert not kept
+        errors = {name: seen[name].last_error.lower() for name in READERS_THAT_SAY_WHY}
+        assert all(error.endswith(DISCONNECTED) for error in errors.values()), errors
+
+    def restart(self, program: str) -> None:
+        """Kill a reader, and return when its next container has read on every path.
+
+        Raises:
+            AssertionError: A read of that container failed.
+        """
+        running = self._cluster.wait_for_ready(self.name)
+        before = container_id(running, program)
+        os.kill(first_process(before), signal.SIGKILL)
+        self._cluster.wait_until(
+            "pods",
+            self.name,
+            lambda found: found is not None and _is_another(found, program, before),
+            f"{program} has another container",
+        )
+        seen = self.seen_since(0, only=program)
+        assert not seen[program].errors, seen
+
+    def seen_since(self, begin_ms: int, *, only: str | None = None) -> Mapping[str, Reads]:
         """Return what each reader has met from a time to now, which is put off for `ATTEMPTS`."""
         seen: dict[str, Reads] = {}
 
         def enough() -> bool:
             end = readers.now_ms()
-            for program in readers.PROGRAMS:
+            for program in [only] if only else readers.PROGRAMS:
                 seen[program] = readers.reads(
                     self._cluster, self.name, program, begin_ms=begin_ms, end_ms=end
                 )
@@ -70,6 +112,10 @@ class Reading:
             error.add_note(str(seen))
             raise
         return seen
+
+
+def _is_another(pod: Thing, program: str, before: str) -> bool:
+    return is_ready(pod) and container_id(pod, program) != before
 
 
 @contextmanager
