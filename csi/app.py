@@ -1,8 +1,9 @@
 """The node server as a whole: everything is opened here, in order, and closed in reverse.
 
 Tasks: recovery (holds the session with the keeper), the refresh loop, with a cluster the watches of
-classes and the writer of pod statuses, one that registers with kubelet once there has been a
-session, and one that waits for a signal. grpcio's threads come in through the bridge.
+classes and the writer of pod statuses, one that serves metrics, one that registers with kubelet
+once there has been a session, and one that waits for a signal. grpcio's threads come in through the
+bridge.
 """
 
 import logging
@@ -23,6 +24,7 @@ from csi.fetch import Fetcher
 from csi.identity import Identity
 from csi.keeper import Connect, Keeper, KeeperLink
 from csi.locks import VolumeLocks
+from csi.metrics import Metrics
 from csi.node import Node
 from csi.providers import ProviderClient, SocketProviders
 from csi.readiness import Need, Readiness
@@ -30,6 +32,7 @@ from csi.recovery import Recovery
 from csi.refresh import Refresher
 from csi.registration import registered
 from csi.schedule import Schedule
+from csi.scrape import serve_metrics
 from csi.server import serving
 from csi.volumes import Registry
 from fusefs.client import connect
@@ -49,6 +52,7 @@ class Core:
     refresher: Refresher
     recovery: Recovery
     node: Node
+    metrics: Metrics
     cluster: Cluster | None
 
     async def run(self) -> None:
@@ -83,6 +87,7 @@ def wire(
     registry = cluster.registry if cluster else Registry()
     schedule = Schedule(node=config.node_id, jitter=config.rotation_jitter)
     locks = VolumeLocks()
+    metrics = Metrics()
     delivery = Delivery(
         registry=registry,
         schedule=schedule,
@@ -101,6 +106,7 @@ def wire(
         schedule=schedule,
         locks=locks,
         delivery=delivery,
+        metrics=metrics,
         initial_interval=config.poll_interval if config.rotation else None,
         class_spread=config.class_change_spread,
     )
@@ -123,6 +129,7 @@ def wire(
             delivery=delivery,
             refresher=refresher,
         ),
+        metrics=metrics,
         cluster=cluster,
     )
 
@@ -162,6 +169,8 @@ async def serve(
         with readiness.showing():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(core.run)
+                if config.metrics_address is not None:
+                    nursery.start_soon(serve_metrics, config.metrics_address, core.metrics.render)
                 async with _csi_server(config, core), trio.open_nursery() as registering:
                     registering.start_soon(_register, config, core.link, readiness)
                     readiness.note(Need.SERVING, met=True)
@@ -199,6 +208,7 @@ def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]
         identity=identity,
         node=core.node,
         bridge=Bridge(trio.lowlevel.current_trio_token()),
+        metrics=core.metrics,
         kubelet_root=config.kubelet_root,
     )
     return serving(

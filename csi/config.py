@@ -15,6 +15,7 @@ import click
 from typing_extensions import override
 
 from csi.durations import parse_duration
+from csi.scrape import Address
 
 _UNIX: Final = "unix://"
 _MAX_THREADS: Final = 1024
@@ -28,6 +29,7 @@ class Config:
 
     Attributes:
         registration_dir: None: kubelet is told by somebody else, or not at all.
+        metrics_address: None: nobody is told.
         ready_file: There while the server is ready; None: nobody looks.
         kubelet_csi_socket: The path of the CSI socket as kubelet sees it.
         class_dir: Where classes are read from; None: from the Kubernetes API.
@@ -47,6 +49,7 @@ class Config:
     kubelet_root: str
     kubelet_csi_socket: str
     registration_dir: Path | None
+    metrics_address: Address | None
     ready_file: Path | None
     class_dir: Path | None
     kubeconfig: Path | None
@@ -103,6 +106,24 @@ class _UnixSocket(click.ParamType[Path]):
         return Path("/" + path.lstrip("/"))
 
 
+class _ListenAddress(click.ParamType["Address | None"]):
+    """Where to listen, written as Go writes it."""
+
+    name = "address"
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address | None:
+        """Return the address, or None for none."""
+        if value in ("", "0"):
+            return None
+        try:
+            return Address.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 def _go_bool(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return an option for ``--name``, ``--name=true`` and ``--name=false``."""
     return click.option(
@@ -131,6 +152,12 @@ _FOLDER: Final = "directory"
 )
 @click.option(
     "--registration-dir", default="", help="Kubelet's plugins_registry; empty: do not register."
+)
+@click.option(
+    "--metrics-addr",
+    type=_ListenAddress(),
+    default=":8095",
+    help="Where Prometheus finds /metrics; 0: nowhere.",
 )
 @click.option(
     "--ready-file",
@@ -213,6 +240,7 @@ def _config(options: dict[str, Any]) -> Config:
         kubelet_root=os.path.normpath(root),
         kubelet_csi_socket=options["kubelet_registration_path"] or str(socket),
         registration_dir=Path(registration) if registration else None,
+        metrics_address=options["metrics_addr"],
         ready_file=_ready_file(options["ready_file"]),
         class_dir=_class_dir(options),
         kubeconfig=options["kubeconfig"],

@@ -52,6 +52,19 @@ class RotationPolicy:
     floor: float
 
 
+@attrs.frozen(kw_only=True)
+class Refreshed:
+    """What a refresh came to.
+
+    Attributes:
+        provider: Who was asked.
+        rotated: Whether the pod sees something else now.
+    """
+
+    provider: str
+    rotated: bool
+
+
 async def admit_all(_: VolumeSpec) -> None:
     """Let every volume be published."""
 
@@ -90,8 +103,11 @@ class Delivery:
         self._now_ns = now_ns
         self._groups = Groups()
 
-    async def publish(self, keeper: Keeper, request: PublishRequest) -> None:
+    async def publish(self, keeper: Keeper, request: PublishRequest) -> str:
         """Bring a volume that is not shown to its target. On failure nothing is left there.
+
+        Returns:
+            The provider of its content.
 
         Raises:
             CsiError: No content, see `Fetcher.fetch`.
@@ -124,8 +140,9 @@ class Delivery:
             "volume published",
             extra=_fields(spec) | {logkeys.GENERATION: sealed.snapshot.generation},
         )
+        return content.provider
 
-    async def refresh(self, keeper: Keeper, volume: Volume) -> None:
+    async def refresh(self, keeper: Keeper, volume: Volume) -> Refreshed:
         """Fetch the content of a shown volume and bring it in if it is new.
 
         Raises:
@@ -137,14 +154,15 @@ class Delivery:
         credentials = volume.credentials or Credentials()
         content = await self._fetcher.fetch(volume.spec, credentials, volume.versions)
         try:
-            await self._bring_in(keeper, volume, content)
+            rotated = await self._bring_in(keeper, volume, content)
         except VolumeUnknown:
             # The keeper lost it without our noticing; what the pod saw is brought back first.
             self._registry.lost(volume)
             await self.restore(keeper, volume)
-            await self._bring_in(keeper, volume, content)
+            rotated = await self._bring_in(keeper, volume, content)
         self._plan_refresh(volume, content)
         self._on_changed(volume.spec)
+        return Refreshed(provider=content.provider, rotated=rotated)
 
     async def restore(self, keeper: Keeper, volume: Volume) -> None:
         """Publish a LOST volume again, with the content that it had.
@@ -191,14 +209,15 @@ class Delivery:
             self._registry.forget(volume)
             self._on_changed(volume.spec)
 
-    async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> None:
+    async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> bool:
+        """Let the keeper show the content; return whether it is another than before."""
         previous = _snapshot(volume)
         record = encode_record(volume.spec, content.versions)
         if not differs(content.files, previous):
             if record != volume.record:
                 await keeper.update_record(volume.volume_id, record)
                 self._registry.recorded(volume, content.versions, record)
-            return
+            return False
         sealed = self._seal(volume.spec, content, previous)
         try:
             await keeper.rotate(volume.volume_id, sealed, record=record)
@@ -210,15 +229,16 @@ class Delivery:
             "volume has new content",
             extra=_fields(volume.spec) | {logkeys.GENERATION: sealed.snapshot.generation},
         )
+        return True
 
     def _seal(self, spec: VolumeSpec, content: Content, previous: Snapshot | None) -> Sealed:
         try:
             return seal(content.files, previous=previous, now_ns=self._now_ns())
         except InvalidTree as error:
-            raise MountFailed(spec.namespace, spec.pod, error) from error
+            raise MountFailed(spec.namespace, spec.pod, content.provider, error) from error
         except InvalidSnapshot as error:
             too_large = ContentTooLarge(f"{error}; show fewer or smaller objects")
-            raise MountFailed(spec.namespace, spec.pod, too_large) from error
+            raise MountFailed(spec.namespace, spec.pod, content.provider, too_large) from error
 
     async def _undo(self, keeper: Keeper, volume: Volume, error: BaseException) -> None:
         """After a failed publish: a refusal left nothing; after anything else make sure."""

@@ -55,8 +55,11 @@ class Node:
         self._delivery = delivery
         self._refresher = refresher
 
-    async def publish(self, request: PublishRequest) -> None:
+    async def publish(self, request: PublishRequest) -> str | None:
         """Show a volume at its target; shown already is success.
+
+        Returns:
+            The provider of its content; None if it was shown already.
 
         Raises:
             CsiError: The class or the provider give no content.
@@ -64,13 +67,15 @@ class Node:
         """
         volume_id = request.spec.volume_id
         if await self._republish(request):
-            return
+            return None
         keeper = await self._link.session()
         async with self._locks.hold(volume_id):
             # Another call may have published it meanwhile; only now nobody else can.
-            if self._renew(request) is None:
-                await self._delivery.publish(keeper, request)
-                self._refresher.reconsider()
+            if self._renew(request) is not None:
+                return None
+            provider = await self._delivery.publish(keeper, request)
+        self._refresher.reconsider()
+        return provider
 
     async def unpublish(self, request: UnpublishRequest) -> None:
         """Leave nothing of a volume at its target; nothing there is success.

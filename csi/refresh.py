@@ -16,6 +16,7 @@ from csi.delivery import Delivery
 from csi.errors import CsiError
 from csi.keeper import KeeperLink
 from csi.locks import VolumeLocks
+from csi.metrics import Metrics
 from csi.records import VolumeId
 from csi.schedule import Schedule
 from csi.volumes import Registry, Volume
@@ -39,6 +40,7 @@ class Refresher:
         schedule: Schedule,
         locks: VolumeLocks,
         delivery: Delivery,
+        metrics: Metrics,
         initial_interval: float | None,
         class_spread: float,
     ) -> None:
@@ -50,6 +52,7 @@ class Refresher:
             schedule: When they are due.
             locks: Their locks.
             delivery: How a refresh is done.
+            metrics: Where it is counted.
             initial_interval: Seconds between the attempts to refresh a resumed volume, of which
                 only the first refresh tells what its class says; None switches refreshes off.
             class_spread: Seconds within which the volumes of an edited class are refreshed.
@@ -59,6 +62,7 @@ class Refresher:
         self._schedule = schedule
         self._locks = locks
         self._delivery = delivery
+        self._metrics = metrics
         self._initial_interval = initial_interval
         self._class_spread = class_spread
         self._limit = trio.CapacityLimiter(_MAX_REFRESHES)
@@ -126,7 +130,7 @@ class Refresher:
                 if volume is None:  # unpublished since it was due
                     self._schedule.remove(volume_id)
                 else:
-                    await self._delivery.refresh(await self._link.session(), volume)
+                    await self._refresh_counted(volume)
         except (CsiError, FusefsError) as error:
             self._failed(volume_id, error)
         except Exception as error:
@@ -141,6 +145,16 @@ class Refresher:
         else:
             self._schedule.ended(volume_id)
             self.reconsider()
+
+    async def _refresh_counted(self, volume: Volume) -> None:
+        began = trio.current_time()
+        try:
+            done = await self._delivery.refresh(await self._link.session(), volume)
+        except Exception as error:
+            self._metrics.refresh_failed(error, seconds=trio.current_time() - began)
+            raise
+        seconds = trio.current_time() - began
+        self._metrics.refreshed(done.provider, rotated=done.rotated, seconds=seconds)
 
     def _failed(self, volume_id: VolumeId, error: Exception) -> None:
         failures = self._schedule.failed(volume_id, trio.current_time())

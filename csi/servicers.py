@@ -18,6 +18,7 @@ from csi._pb import csi_pb2, csi_pb2_grpc
 from csi.bridge import Bridge
 from csi.errors import CsiError, NotSupported
 from csi.identity import Identity
+from csi.metrics import Metrics
 from csi.node import Node
 from csi.requests import parse_publish, parse_unpublish
 from fusefs.errors import FusefsError
@@ -45,12 +46,18 @@ def _abort(method: str, context: grpc.ServicerContext, error: BaseException) -> 
     context.abort(code, status.message_of(error))
 
 
-def _answer(method: str, context: grpc.ServicerContext, work: Callable[[], T]) -> T:
+def _answer(
+    method: str,
+    context: grpc.ServicerContext,
+    work: Callable[[], T],
+    on_failed: Callable[[Exception], None] = lambda _: None,
+) -> T:
     """Return what `work` does, or end the call with the status of its exception."""
     try:
         return work()
     except Exception as error:  # noqa: BLE001 - the boundary: nothing else may leave
         failure = error
+    on_failed(failure)
     _abort(method, context, failure)
 
 
@@ -113,8 +120,9 @@ class ControllerServicer(csi_pb2_grpc.ControllerServicer):
 class NodeServicer(csi_pb2_grpc.NodeServicer):
     """csi.v1.Node."""
 
-    def __init__(self, node: Node, bridge: Bridge, *, kubelet_root: str) -> None:
-        """Answer with what `node` does."""
+    def __init__(self, node: Node, bridge: Bridge, metrics: Metrics, *, kubelet_root: str) -> None:
+        """Answer with what `node` does, and count it."""
+        self._metrics = metrics
         self._node = node
         self._bridge = bridge
         self._kubelet_root = kubelet_root
@@ -128,10 +136,12 @@ class NodeServicer(csi_pb2_grpc.NodeServicer):
         def work() -> csi_pb2.NodePublishVolumeResponse:
             record = parse_publish(request, kubelet_root=self._kubelet_root)
             _log_request("NodePublishVolume", record)
-            self._bridge.cross(context, partial(self._node.publish, record))
+            provider = self._bridge.cross(context, partial(self._node.publish, record))
+            if provider is not None:
+                self._metrics.published(provider)
             return csi_pb2.NodePublishVolumeResponse()
 
-        return _answer("NodePublishVolume", context, work)
+        return _answer("NodePublishVolume", context, work, self._metrics.publish_failed)
 
     @override
     def NodeUnpublishVolume(
@@ -143,9 +153,10 @@ class NodeServicer(csi_pb2_grpc.NodeServicer):
             record = parse_unpublish(request)
             _log_request("NodeUnpublishVolume", record)
             self._bridge.cross(context, partial(self._node.unpublish, record))
+            self._metrics.unpublished()
             return csi_pb2.NodeUnpublishVolumeResponse()
 
-        return _answer("NodeUnpublishVolume", context, work)
+        return _answer("NodeUnpublishVolume", context, work, self._metrics.unpublish_failed)
 
     @override
     def NodeGetCapabilities(
@@ -205,11 +216,17 @@ def _log_request(method: str, request: object) -> None:
 
 
 def register(
-    server: grpc.Server, *, identity: Identity, node: Node, bridge: Bridge, kubelet_root: str
+    server: grpc.Server,
+    *,
+    identity: Identity,
+    node: Node,
+    bridge: Bridge,
+    metrics: Metrics,
+    kubelet_root: str,
 ) -> None:
     """Add the three services to a server."""
     csi_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity, bridge), server)
     csi_pb2_grpc.add_ControllerServicer_to_server(ControllerServicer(), server)
     csi_pb2_grpc.add_NodeServicer_to_server(
-        NodeServicer(node, bridge, kubelet_root=kubelet_root), server
+        NodeServicer(node, bridge, metrics, kubelet_root=kubelet_root), server
     )

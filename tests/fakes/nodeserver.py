@@ -36,6 +36,7 @@ def config_for(directory: Path = Path("/nowhere"), **changes: Any) -> Config:  #
         kubelet_root=ROOT,
         kubelet_csi_socket=str(directory / "csi.sock"),
         registration_dir=None,
+        metrics_address=None,
         ready_file=None,
         class_dir=directory / "classes",
         kubeconfig=None,
