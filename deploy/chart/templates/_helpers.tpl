@@ -105,7 +105,7 @@ seccompProfile:
 {{- range tuple "automountServiceAccountToken" "fullnameOverride" "livenessProbe" "logVerbosity" "nameOverride" "providerHealthCheckInterval" "windows" }}
 {{- if hasKey $values . }}{{ $ignored = append $ignored . }}{{ end }}
 {{- end }}
-{{- range tuple "livenessProbe" "livenessProbeImage" "metricsAddr" "registrar" "registrarImage" "updateStrategy" }}
+{{- range tuple "livenessProbe" "livenessProbeImage" "registrar" "registrarImage" "updateStrategy" }}
 {{- if hasKey $values.linux . }}{{ $ignored = append $ignored (printf "linux.%s" .) }}{{ end }}
 {{- end }}
 {{- range tuple "annotations" "image" "podLabels" "resources" }}

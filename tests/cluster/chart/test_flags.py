@@ -24,9 +24,13 @@ MODULES: Final = {KEEPER: "fusefs", NODE: "csi", PROVIDER: "provider"}
 EVERYTHING: Final = {
     "enableSecretRotation": True,
     "rotationPollInterval": "1h30m",
+    "classChangeSpread": "0s",
     "provider": {"cloudFiles": {"lab.json": CLOUD}},
 }
-LESS: Final = {"linux": {"additionalProvidersDirs": []}, "keeper": {"passwdFile": ""}}
+LESS: Final = {
+    "linux": {"additionalProvidersDirs": [], "metricsAddr": "0"},
+    "keeper": {"passwdFile": ""},
+}
 
 
 def read(daemonset: str, arguments: list[str]) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def test_values_reach_the_node_server(helm: Helm) -> None:
     options = read(NODE, container_of(helm.render(values), NODE)["args"])
     assert options["enable_secret_rotation"] is True
     assert options["rotation_poll_interval"] == 5400
+    assert options["class_change_spread"] == 0
     assert options["max_call_recv_msg_size"] == 12_345_678
     assert options["log_level"] == "debug"
     assert options["nodeid"] == "$(KUBE_NODE_NAME)"

@@ -210,6 +210,16 @@ def test_node_pods_look_like_the_references(helm: Helm) -> None:
     assert [port["containerPort"] for port in container["ports"]] == [8095]
 
 
+@pytest.mark.parametrize(
+    ("address", "ports"), [("127.0.0.1:9000", [9000]), ("[::1]:80", [80]), ("0", [])]
+)
+def test_metrics_are_where_they_should_be(helm: Helm, address: str, ports: list[int]) -> None:
+    """The node server listens there, and the pod names the port."""
+    container = container_of(helm.render({"linux": {"metricsAddr": address}}), NODE)
+    assert f"--metrics-addr={address}" in container["args"]
+    assert [port["containerPort"] for port in container.get("ports", [])] == ports
+
+
 @pytest.mark.parametrize("rotation", [False, True])
 def test_driver_is_always_republished(helm: Helm, *, rotation: bool) -> None:
     """Republishing brings fresh tokens, also while nothing rotates."""

@@ -115,6 +115,8 @@ def test_provider_can_be_left_out(helm: Helm) -> None:
         ("secrets-store-csi-driver.enableSecretRotation", True, "at the top level"),
         ("enableSecretRotations", True, "'enableSecretRotations' not allowed"),
         ("linux.imag.tag", "1", "'imag' not allowed"),
+        ("linux.metricsAddr", "8095", "/linux/metricsAddr"),
+        ("classChangeSpread", "5", "/classChangeSpread"),
         ("rotationPollInterval", "2 minutes", "/rotationPollInterval"),
         ("keeper.image.tag", "", "/keeper/image"),
         ("keeper.memory", "lots", "/keeper/memory"),
