@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from cluster import images, remains, table
+from cluster.addresses import NEXT_DRIVER_IMAGE
 from cluster.driver import Driver
 from cluster.material import Material, material
 from cluster.node import node
@@ -42,8 +43,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     assert capture is not None
     with capture.global_and_fixture_disabled():
         material()
-        if any("session_driver" in getattr(item, "fixturenames", ()) for item in session.items):
+        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        if "session_driver" in fixtures:
             images.driver()
+        if "next_image" in fixtures:
+            images.next_driver()
 
 
 def pytest_terminal_summary(
@@ -118,11 +122,22 @@ def session_driver(
 
 
 @pytest.fixture
-def driver(cluster: Cluster, session_driver: Driver) -> Driver:
-    """Provide the driver when it is ready: a test before this one may have replaced it."""
+def driver(cluster: Cluster, session_driver: Driver) -> Iterator[Driver]:
+    """Provide the driver when it is ready, since a test before this one may have replaced it.
+
+    The test's pods in the default namespace go with the test, even one that failed.
+    """
     assert cluster is session_driver.cluster
     session_driver.wait_until_ready()
-    return session_driver
+    yield session_driver
+    cluster.kubectl("delete", "pod", "--all")
+
+
+@pytest.fixture(scope="session")
+def next_image(session_cluster: Cluster) -> str:
+    """Provide the name of the image of the next release, which the node has."""
+    session_cluster.node.import_image(images.next_driver())
+    return NEXT_DRIVER_IMAGE
 
 
 @pytest.fixture

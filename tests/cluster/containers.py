@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.cluster import is_ready
+
 if TYPE_CHECKING:
     from cluster.api import Thing
+    from cluster.cluster import Cluster
 
 
 def container_id(pod: Thing, container: str | None = None) -> str:
@@ -33,6 +38,27 @@ def first_process(container: str) -> int:
     if not first:
         raise ProcessLookupError(container)
     return min(first)
+
+
+def restart(cluster: Cluster, pod: Thing, container: str | None = None) -> None:
+    """Kill a container's first process, and return when the pod is ready with the next one.
+
+    Raises:
+        NotInTime: It is not.
+    """
+    before = container_id(pod, container)
+
+    def is_another(found: Thing | None) -> bool:
+        return found is not None and is_ready(found) and container_id(found, container) != before
+
+    os.kill(first_process(before), signal.SIGKILL)
+    cluster.wait_until(
+        "pods",
+        pod["metadata"]["name"],
+        is_another,
+        "the container is another",
+        namespace=pod["metadata"]["namespace"],
+    )
 
 
 def children(pid: int) -> list[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster import cache, roots
-from cluster.addresses import DRIVER_IMAGE, PAUSE_IMAGE, READER_IMAGE
+from cluster.addresses import DRIVER_IMAGE, NEXT_DRIVER_IMAGE, PAUSE_IMAGE, READER_IMAGE
 from cluster.commands import run
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ def driver(tag: str = DRIVER_IMAGE, *, version: str = "0.1.0") -> Path:
     sources = [f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() for path in _copied()]
     entry = f"driver-{cache.digest(BASE, tag, version, *sources)}"
     return cache.kept(entry, make, most=MOST_DRIVERS) / _ARCHIVE
+
+
+def next_driver() -> Path:
+    """Return the archive of the image of the next release: the same code, another digest."""
+    return driver(NEXT_DRIVER_IMAGE, version="0.1.1")
 
 
 def _copied() -> list[Path]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from cluster import readers
-from cluster.cluster import is_ready
-from cluster.containers import container_id, first_process
+from cluster.containers import restart
 from cluster.pods import pod
 from cluster.volumes import mounted, volume
 from harness.waiting import NotInTime, eventually
@@ -19,7 +16,6 @@ from harness.waiting import NotInTime, eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cluster.api import Thing
     from cluster.cluster import Cluster
     from cluster.readers import Reads
     from cluster.table import Row
@@ -80,15 +76,7 @@ class Reading:
         Raises:
             AssertionError: A read of that container failed.
         """
-        running = self._cluster.wait_for_ready(self.name)
-        before = container_id(running, program)
-        os.kill(first_process(before), signal.SIGKILL)
-        self._cluster.wait_until(
-            "pods",
-            self.name,
-            lambda found: found is not None and _is_another(found, program, before),
-            f"{program} has another container",
-        )
+        restart(self._cluster, self._cluster.wait_for_ready(self.name), program)
         seen = self.seen_since(0, only=program)
         assert not seen[program].errors, seen
 
@@ -112,10 +100,6 @@ class Reading:
             error.add_note(str(seen))
             raise
         return seen
-
-
-def _is_another(pod: Thing, program: str, before: str) -> bool:
-    return is_ready(pod) and container_id(pod, program) != before
 
 
 @contextmanager
