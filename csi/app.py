@@ -25,7 +25,7 @@ from csi.identity import Identity
 from csi.keeper import Connect, Keeper, KeeperLink
 from csi.locks import VolumeLocks
 from csi.metrics import Metrics
-from csi.node import Node
+from csi.node import Node, wait_for_nothing
 from csi.providers import ProviderClient, SocketProviders
 from csi.readiness import Need, Readiness
 from csi.recovery import Recovery
@@ -128,6 +128,7 @@ def wire(
             locks=locks,
             delivery=delivery,
             refresher=refresher,
+            settled=cluster.statuses.settled if cluster else wait_for_nothing,
         ),
         metrics=metrics,
         cluster=cluster,

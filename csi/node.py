@@ -9,6 +9,7 @@
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -18,7 +19,7 @@ from csi import logkeys
 from csi.delivery import Delivery
 from csi.keeper import KeeperLink
 from csi.locks import VolumeLocks
-from csi.records import PublishRequest, UnpublishRequest, VolumeId
+from csi.records import PublishRequest, UnpublishRequest, VolumeId, VolumeSpec
 from csi.refresh import Refresher
 from csi.volumes import Registry, Volume
 
@@ -34,6 +35,10 @@ class NodeInfo:
     node_id: str
 
 
+async def wait_for_nothing(_: VolumeSpec) -> None:
+    """Wait for nothing."""
+
+
 class Node:
     """Answers kubelet's calls for volumes."""
 
@@ -46,14 +51,26 @@ class Node:
         locks: VolumeLocks,
         delivery: Delivery,
         refresher: Refresher,
+        settled: Callable[[VolumeSpec], Awaitable[None]] = wait_for_nothing,
     ) -> None:
-        """Act with what others own too."""
+        """Act with what others own too.
+
+        Args:
+            node_id: The name of this node.
+            link: The keeper.
+            registry: The volumes.
+            locks: Their locks.
+            delivery: How a volume is published and taken away.
+            refresher: Who refreshes it.
+            settled: Waited for after a publish, without the lock; ends soon, and never fails.
+        """
         self._node_id = node_id
         self._link = link
         self._registry = registry
         self._locks = locks
         self._delivery = delivery
         self._refresher = refresher
+        self._settled = settled
 
     async def publish(self, request: PublishRequest) -> str | None:
         """Show a volume at its target; shown already is success.
@@ -75,6 +92,7 @@ class Node:
                 return None
             provider = await self._delivery.publish(keeper, request)
         self._refresher.reconsider()
+        await self._settled(request.spec)
         return provider
 
     async def unpublish(self, request: UnpublishRequest) -> None:
