@@ -35,6 +35,7 @@ COPIED: Final = (
     *("LICENSE", "README.md", "THIRD_PARTY_NOTICES.md", "csi", "deploy/Dockerfile", "fusefs"),
     *("provider", "pyproject.toml", "requirements"),
 )
+VERSION_LABEL: Final = "org.opencontainers.image.version"
 MOST_DRIVERS: Final = 4  # each takes 0.4 gigabytes
 _ARCHIVE: Final = "image.tar"
 
@@ -46,6 +47,7 @@ def build(
     archive: Path,
     dockerfile: Path | None = None,
     arguments: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Path:
     """Build an image and write it to a file that `Cluster.import_image` takes; return the file.
 
@@ -56,7 +58,9 @@ def build(
         tag: The image's name.
         archive: The file; it is replaced.
         dockerfile: Instead of the one in the context.
-        arguments: Build arguments.
+        arguments: Build arguments. Of one that stands in a label only, buildah does not notice
+            that it has changed.
+        labels: In place of the Dockerfile's, or beside them.
 
     Raises:
         CommandFailed: As buildah says.
@@ -64,7 +68,7 @@ def build(
     with cache.locked("images"):
         _tidy_storage()
         _make_base()
-        _bud(context, tag, dockerfile=dockerfile, arguments=arguments)
+        _bud(context, tag, dockerfile=dockerfile, arguments=arguments, labels=labels)
         archive.unlink(missing_ok=True)
         _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")
     return archive
@@ -105,7 +109,7 @@ def driver(tag: str = DRIVER_IMAGE, *, version: str = "0.1.0") -> Path:
         tag: Its name.
         version: In a label; images of another version have another digest.
     """
-    wanted = {"PIP_CERT": f"{CERTIFICATES}/ca-certificates.crt", "VERSION": version}
+    wanted = {"PIP_CERT": f"{CERTIFICATES}/ca-certificates.crt"}
     if "PIP_INDEX_URL" in os.environ:
         wanted["PIP_INDEX_URL"] = os.environ["PIP_INDEX_URL"]
 
@@ -117,10 +121,11 @@ def driver(tag: str = DRIVER_IMAGE, *, version: str = "0.1.0") -> Path:
             archive=target / _ARCHIVE,
             dockerfile=PROJECT / "deploy" / "Dockerfile",
             arguments=wanted,
+            labels={VERSION_LABEL: version},
         )
 
     sources = [f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() for path in _copied()]
-    entry = f"driver-{cache.digest(BASE, tag, version, *sources)}"
+    entry = f"driver-{cache.digest(BASE, tag, VERSION_LABEL, version, *sources)}"
     return cache.kept(entry, make, most=MOST_DRIVERS) / _ARCHIVE
 
 
@@ -179,6 +184,7 @@ def _bud(
     *,
     dockerfile: Path | None = None,
     arguments: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     _buildah(
         "bud",
@@ -190,6 +196,7 @@ def _bud(
         f"--file={dockerfile or context / 'Dockerfile'}",
         f"--tag={tag}",
         *(f"--build-arg={name}={value}" for name, value in (arguments or {}).items()),
+        *(f"--label={name}={value}" for name, value in (labels or {}).items()),
         str(context),
     )
 
