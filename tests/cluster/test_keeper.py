@@ -48,7 +48,7 @@ def recovery(driver: Driver, row: Row, name: str) -> Iterator[None]:
                 timeout_s=SERVED_TIMEOUT_S,
                 pause_s=0.1,
             )
-            row.remark(f"published again after {time.monotonic() - began:.1f} s")
+            row.remark(f"served again {time.monotonic() - began:.1f} s after it began")
         readers.restart("c")
         starts_and_goes(driver, f"{secret}-later", secret)
     assert mountcheck.check(cluster.node) == 0
