@@ -6,25 +6,23 @@ reboot. Only the socket that listens in the node's network is another one after 
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from cluster import network
 from cluster.addresses import ADDRESS
 from provider.emulator import local
 from provider.emulator.config import EmulatorConfig, PrincipalConfig, VaultConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from cluster.api import Thing
     from cluster.node import Node
@@ -37,9 +35,7 @@ VAULT: Final = "team"
 CLOUD_FILE: Final = "emulator.json"
 AUTHORITY: Final = "emulator-ca"
 AUTHORITY_KEY: Final = "ca.crt"
-_CLONE_NEWNET: Final = 0x40000000
 _START_S: Final = 30.0
-_PART_BYTES: Final = 65536
 
 
 @attrs.frozen(kw_only=True)
@@ -138,31 +134,10 @@ class _Way:
             await trio.serve_listeners(self._carry, [accepting])
 
     async def _carry(self, near: trio.SocketStream) -> None:
-        far = await trio.open_tcp_stream("127.0.0.1", self._port)
-        async with near, far, trio.open_nursery() as nursery:
-            nursery.start_soon(_pump, near, far)
-            nursery.start_soon(_pump, far, near)
-
-
-async def _pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
-    """Carry one direction until it ends; whatever ends it ends it on the other side, too."""
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        while part := await source.receive_some(_PART_BYTES):
-            await sink.send_all(part)
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await sink.send_eof()
+        await network.carry(near, await trio.open_tcp_stream("127.0.0.1", self._port))
 
 
 def _listen_in(init: int, address: str, port: int) -> socket.socket:
     """Return a socket that listens in the network namespace of another process."""
-
-    def listen() -> socket.socket:
-        libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-        with Path(f"/proc/{init}/ns/net").open("rb") as namespace:
-            if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), "setns")
-        return socket.create_server((address, port))
-
-    with ThreadPoolExecutor(1) as pool:  # of one thread, which is in there for good and ends
-        return pool.submit(listen).result()
+    with network.inside(init) as run:
+        return run(lambda: socket.create_server((address, port)))
