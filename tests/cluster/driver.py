@@ -124,7 +124,7 @@ class Driver:
             self.cluster.wait_until(
                 "storage.k8s.io/v1/csinodes",
                 NODE,
-                _has_driver,
+                has_driver,
                 "kubelet has the driver",
                 namespace=None,
                 timeout_s=timeout_s,
@@ -195,6 +195,7 @@ def is_rolled_out(daemon_set: Thing | None) -> bool:
     )
 
 
-def _has_driver(node: Thing | None) -> bool:
+def has_driver(node: Thing | None) -> bool:
+    """Return whether kubelet has told the cluster, by its CSINode, that it has the driver."""
     listed = (node or {}).get("spec", {}).get("drivers") or []
     return any(each["name"] == volumes.DRIVER for each in listed)

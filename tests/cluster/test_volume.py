@@ -113,7 +113,7 @@ def test_pod_goes_while_files_are_open(driver: Driver, row: Row) -> None:
     row.remark(f"gone after {time.monotonic() - began:.1f} s")
     assert_nothing_left(driver, uid, "held", "held")
     assert driver.cluster.node.run("readlink", f"/proc/{holder}/fd/3")  # it is still there
-    driver.cluster.node.run("kill", holder)
+    driver.cluster.node.run("sh", "-c", f"kill {holder}")
 
 
 def test_ten_pods_start_at_once(driver: Driver, row: Row) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import selectors
 import struct
 import sys
 from pathlib import Path
@@ -27,23 +28,27 @@ EVENT = struct.Struct("=iIII")
 def main() -> None:
     """Watch until killed."""
     libc = ctypes.CDLL(None, use_errno=True)
-    inotify = libc.inotify_init1(os.O_CLOEXEC)
-    paths = sys.argv[1:]
-    watched = {}
-    for path in paths:
-        number = libc.inotify_add_watch(inotify, path.encode(), ALL)
-        if number < 0:
+    selector = selectors.DefaultSelector()
+    for path in sys.argv[1:]:
+        # One each: two watches of one file, which paths may be, would be one.
+        inotify = libc.inotify_init1(os.O_CLOEXEC)
+        if libc.inotify_add_watch(inotify, path.encode(), ALL) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-        watched[number] = path
+        selector.register(inotify, selectors.EVENT_READ, path)
     tell("", "WATCHING", "")
     while True:
-        data = os.read(inotify, 65536)
-        while data:
-            number, mask, _, length = EVENT.unpack_from(data)
-            name = data[EVENT.size : EVENT.size + length].rstrip(b"\0").decode()
-            data = data[EVENT.size + length :]
-            if mask & 0xFFFF in NAMES:  # its own reads are events as well
-                tell(watched[number], NAMES[mask & 0xFFFF], name)
+        for key, _ in selector.select():
+            tell_events(key.data, os.read(key.fd, 65536))
+
+
+def tell_events(path: str, data: bytes) -> None:
+    """Print the events in what inotify said of a path."""
+    while data:
+        _, mask, _, length = EVENT.unpack_from(data)
+        name = data[EVENT.size : EVENT.size + length].rstrip(b"\0").decode()
+        data = data[EVENT.size + length :]
+        if mask & 0xFFFF in NAMES:  # its own reads are events as well
+            tell(path, NAMES[mask & 0xFFFF], name)
 
 
 def tell(path: str, kind: str, name: str) -> None:
