@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 CLASS: Final = "node-server"
 LONGEST_FAILURE_S: Final = 1.0
 KILLS: Final = 3
-MEANWHILE_EVERY_S: Final = 0.5
-MEANWHILE: Final = "meanwhile"
+EVERY_S: Final = 0.5
 FAILED: Final = "FailedMount"
 
 
@@ -30,13 +29,10 @@ def prepare(driver: Driver) -> None:
     driver.cluster.apply(volumes.vault_class(CLASS, CLASS))
 
 
-def one_more_pod(driver: Driver, number: int) -> str:
+def one_more_pod(driver: Driver, name: str) -> str:
     """Start a pod with a volume of the class and return its name; it may not be ready."""
-    name = f"{MEANWHILE}-{number}"
     main = container(volumeMounts=[volumes.mounted()])
-    made = pod(name, main, volumes=[volumes.volume(CLASS)])
-    made["metadata"]["labels"] = {"app": MEANWHILE}
-    driver.cluster.apply(made)
+    driver.cluster.apply(pod(name, main, volumes=[volumes.volume(CLASS)]))
     return name
 
 
@@ -48,7 +44,7 @@ def test_node_server_pod_is_deleted(driver: Driver, row: Row) -> None:
         with asking(driver.cluster.node) as answers, readers.watched(row):
             driver.cluster.delete("pod", before["metadata"]["name"], namespace=NAMESPACE)
             driver.successor(NODE_SERVER, before)
-        driver.cluster.wait_for_ready(one_more_pod(driver, 0))
+        driver.cluster.wait_for_ready(one_more_pod(driver, "after-deletion"))
     row.remark(f"longest time without the CSI socket {answers.longest_failure_s:.1f} s")
 
 
@@ -60,7 +56,7 @@ def test_node_server_is_killed(driver: Driver, row: Row) -> None:
             with asking(driver.cluster.node) as answers, readers.watched(row):
                 containers.restart(driver.cluster, driver.pod(NODE_SERVER))
             row.remark(f"socket gone for {answers.longest_failure_s:.1f} s")
-            driver.cluster.wait_for_ready(one_more_pod(driver, number))
+            driver.cluster.wait_for_ready(one_more_pod(driver, f"after-kill-{number}"))
 
 
 def test_node_server_is_upgraded(driver: Driver, row: Row, next_image: str) -> None:
@@ -73,13 +69,13 @@ def test_node_server_is_upgraded(driver: Driver, row: Row, next_image: str) -> N
 
         def is_over() -> bool:
             """Start a pod with each look, so that each moment of the upgrade has one."""
-            meanwhile.append(one_more_pod(driver, len(meanwhile)))
+            meanwhile.append(one_more_pod(driver, f"meanwhile-{len(meanwhile)}"))
             path = f"{path_of('apps/v1/daemonsets', NAMESPACE)}/{NODE_SERVER}"
             return is_rolled_out(cluster.api.get(path)) and len(driver.pods(NODE_SERVER)) == 1
 
         with asking(cluster.node) as answers, readers.watched(row):
             driver.upgrade("linux.image", next_image)
-            eventually(is_over, "the upgrade is over", timeout_s=90.0, pause_s=MEANWHILE_EVERY_S)
+            eventually(is_over, "the upgrade is over", timeout_s=90.0, pause_s=EVERY_S)
         for name in meanwhile:
             cluster.wait_for_ready(name)
         failures = {each for name in meanwhile for each in cluster.events(name) if FAILED in each}
