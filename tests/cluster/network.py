@@ -92,7 +92,7 @@ async def way_into(init: int, address: str, port: int) -> AsyncIterator[Way]:
             await way.serve(near, connect)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, serve, listeners)
+            await nursery.start(trio.serve_listeners, serve, listeners)
             yield way
             nursery.cancel_scope.cancel()
 
