@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from csi import logkeys
-from csi.errors import ContentTooLarge, InvariantViolated, MountFailed
+from csi.errors import ContentTooLarge, FilesMissing, InvariantViolated, MountFailed
 from csi.fetch import Content, Fetcher
 from csi.grouping import Groups
 from csi.keeper import Keeper
@@ -123,8 +123,11 @@ class Delivery:
             await self._admit(spec)
             content = await self._fetcher.fetch(spec, request.credentials, ())
             sealed = self._seal(spec, content, None)
-        except BaseException:
+        except BaseException as error:
             self._registry.forget(volume)
+            if isinstance(error, MountFailed) and isinstance(error.error, FilesMissing):
+                # They are in the target, and kubelet does not clean up after such a failure.
+                await keeper.unpublish(spec.volume_id, spec.target)
             raise
         record = encode_record(spec, content.versions)
         try:
