@@ -111,6 +111,23 @@ async def test_nonsense_ends_its_connection_only(text: bytes) -> None:
 
 
 @virtual_time
+async def test_defect_ends_its_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged with its trace, and the next one is heard."""
+
+    def render(_: str) -> tuple[bytes, str]:
+        raise ZeroDivisionError
+
+    scrapes = Scrapes(render)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            ours, theirs = memory_stream_pair()
+            nursery.start_soon(scrapes.handle, theirs)
+            await ours.send_all(request())
+            assert await ours.receive_some(1) == b""
+    assert [record.message for record in caplog.records] == ["defect in serving metrics"] * 2
+
+
+@virtual_time
 async def test_silent_clients_keep_nobody_out() -> None:
     """Sixteen that say nothing, and one more is turned away; after ten seconds all are gone."""
     scrapes = Scrapes(Metrics().render)
