@@ -34,6 +34,7 @@ from csi.registration import registered
 from csi.schedule import Schedule
 from csi.scrape import serve_metrics
 from csi.server import serving
+from csi.successor import Successor
 from csi.volumes import Registry
 from fusefs.client import connect
 from fusefs.errors import Superseded
@@ -169,10 +170,11 @@ async def serve(
     try:
         with readiness.showing():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(core.run)
                 if config.metrics_address is not None:
                     nursery.start_soon(serve_metrics, config.metrics_address, core.metrics.render)
                 async with _csi_server(config, core), trio.open_nursery() as registering:
+                    # Only now: the predecessor hands on to us what it cannot finish from then on.
+                    nursery.start_soon(core.run)
                     registering.start_soon(_register, config, core.link, readiness)
                     readiness.note(Need.SERVING, met=True)
                     task_status.started()
@@ -210,6 +212,7 @@ def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]
         node=core.node,
         bridge=Bridge(trio.lowlevel.current_trio_token()),
         metrics=core.metrics,
+        successor=Successor(config.csi_socket),
         kubelet_root=config.kubelet_root,
     )
     return serving(

@@ -48,6 +48,12 @@ class OutgoingCall(Protocol[T_co]):
         ...
 
 
+def seconds_left(context: IncomingCall) -> float:
+    """Return how long an answer is waited for; also grpcio's "no deadline" is cut to ours."""
+    remaining = context.time_remaining()
+    return DEFAULT_DEADLINE_S if remaining is None else min(remaining, DEFAULT_DEADLINE_S)
+
+
 class Bridge:
     """The way from grpcio's threads into one trio loop."""
 
@@ -65,11 +71,7 @@ class Bridge:
         scope = trio.CancelScope()
 
         async def crossing() -> T:
-            # Also grpcio's maximum, for "no deadline", is cut to ours.
-            remaining = context.time_remaining()
-            scope.deadline = trio.current_time() + min(
-                DEFAULT_DEADLINE_S if remaining is None else remaining, DEFAULT_DEADLINE_S
-            )
+            scope.deadline = trio.current_time() + seconds_left(context)
             with scope:
                 return await call()
             raise CallOver(expired=trio.current_time() >= scope.deadline)

@@ -21,13 +21,18 @@ from csi.identity import Identity
 from csi.metrics import Metrics
 from csi.node import Node
 from csi.requests import parse_publish, parse_unpublish
-from fusefs.errors import FusefsError
+from csi.successor import Successor, was_handed_on
+from fusefs.errors import FusefsError, Superseded
 
 log = logging.getLogger(__name__)
 
 PUBLISH_METHOD: Final = "/csi.v1.Node/NodePublishVolume"
 
 T = TypeVar("T")
+
+
+def _end(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
+    context.abort(code, message)
 
 
 def _abort(method: str, context: grpc.ServicerContext, error: BaseException) -> NoReturn:
@@ -43,7 +48,7 @@ def _abort(method: str, context: grpc.ServicerContext, error: BaseException) -> 
         },
         exc_info=None if expected else error,
     )
-    context.abort(code, status.message_of(error))
+    _end(context, code, status.message_of(error))
 
 
 def _answer(
@@ -51,14 +56,37 @@ def _answer(
     context: grpc.ServicerContext,
     work: Callable[[], T],
     on_failed: Callable[[Exception], None] = lambda _: None,
+    hand_on: Callable[[], T] | None = None,
 ) -> T:
-    """Return what `work` does, or end the call with the status of its exception."""
+    """Return what `work` does, or end the call with the status of its exception.
+
+    Args:
+        method: For the log.
+        context: The call.
+        work: Does it.
+        on_failed: Told why the call fails.
+        hand_on: Lets the successor do it, if there is one.
+    """
     try:
         return work()
     except Exception as error:  # noqa: BLE001 - the boundary: nothing else may leave
         failure = error
+    if isinstance(failure, Superseded) and hand_on is not None and not was_handed_on(context):
+        return _handed_on(method, context, hand_on)
     on_failed(failure)
     _abort(method, context, failure)
+
+
+def _handed_on(method: str, context: grpc.ServicerContext, hand_on: Callable[[], T]) -> T:
+    """Return what the successor answers, or end the call with its error; it has counted it."""
+    log.info("call handed on to the successor", extra={logkeys.METHOD: method})
+    try:
+        return hand_on()
+    except grpc.FutureCancelledError:
+        code, message = grpc.StatusCode.CANCELLED, "the caller went away"
+    except grpc.RpcError as error:
+        code, message = error.code(), error.details() or ""
+    _end(context, code, message)
 
 
 class IdentityServicer(csi_pb2_grpc.IdentityServicer):
@@ -120,9 +148,18 @@ class ControllerServicer(csi_pb2_grpc.ControllerServicer):
 class NodeServicer(csi_pb2_grpc.NodeServicer):
     """csi.v1.Node."""
 
-    def __init__(self, node: Node, bridge: Bridge, metrics: Metrics, *, kubelet_root: str) -> None:
-        """Answer with what `node` does, and count it."""
+    def __init__(
+        self,
+        node: Node,
+        bridge: Bridge,
+        metrics: Metrics,
+        successor: Successor,
+        *,
+        kubelet_root: str,
+    ) -> None:
+        """Answer with what `node` does, and count it; or with what `successor` answers."""
         self._metrics = metrics
+        self._successor = successor
         self._node = node
         self._bridge = bridge
         self._kubelet_root = kubelet_root
@@ -141,7 +178,13 @@ class NodeServicer(csi_pb2_grpc.NodeServicer):
                 self._metrics.published(provider)
             return csi_pb2.NodePublishVolumeResponse()
 
-        return _answer("NodePublishVolume", context, work, self._metrics.publish_failed)
+        return _answer(
+            "NodePublishVolume",
+            context,
+            work,
+            self._metrics.publish_failed,
+            lambda: self._successor.ask(lambda node: node.NodePublishVolume, request, context),
+        )
 
     @override
     def NodeUnpublishVolume(
@@ -156,7 +199,13 @@ class NodeServicer(csi_pb2_grpc.NodeServicer):
             self._metrics.unpublished()
             return csi_pb2.NodeUnpublishVolumeResponse()
 
-        return _answer("NodeUnpublishVolume", context, work, self._metrics.unpublish_failed)
+        return _answer(
+            "NodeUnpublishVolume",
+            context,
+            work,
+            self._metrics.unpublish_failed,
+            lambda: self._successor.ask(lambda node: node.NodeUnpublishVolume, request, context),
+        )
 
     @override
     def NodeGetCapabilities(
@@ -222,11 +271,12 @@ def register(
     node: Node,
     bridge: Bridge,
     metrics: Metrics,
+    successor: Successor,
     kubelet_root: str,
 ) -> None:
     """Add the three services to a server."""
     csi_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity, bridge), server)
     csi_pb2_grpc.add_ControllerServicer_to_server(ControllerServicer(), server)
     csi_pb2_grpc.add_NodeServicer_to_server(
-        NodeServicer(node, bridge, metrics, kubelet_root=kubelet_root), server
+        NodeServicer(node, bridge, metrics, successor, kubelet_root=kubelet_root), server
     )
