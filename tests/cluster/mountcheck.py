@@ -14,12 +14,11 @@ import attrs
 from fusefs import mountinfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cluster.node import Node
 
-WANTED: Final = frozenset({"ro", "nosuid", "nodev"})
 TARGETS: Final = "/kubernetes.io~csi/"
 
 
@@ -39,24 +38,39 @@ class Namespace:
 def check(node: Node) -> int:
     """Check all mounts of ours in all namespaces and return the number of volumes.
 
+    It looks at one namespace after the other, so nothing may be published meanwhile.
+
     Raises:
         AssertionError: Something is mounted where or as it must not be.
     """
-    host_identity = _identity(node.path("/proc/1"))
-    found = namespaces(node)
-    host = next(each for each in found if each.identity == host_identity)
-    targets = [mount for mount in host.mounts if TARGETS in mount.target]
-    devices = {mount.device for mount in targets}
-    assert len(targets) == len(devices), targets
-    assert {mount.device for mount in host.mounts} == devices, "mounted, but at no target"
-    for mount in host.mounts:
-        assert mount.options >= WANTED, mount  # the runtime drops the last two in a container
-    holders = [each for each in found if any(map(_is_private, each.mounts))]
-    assert len(holders) == bool(devices), [each.programs for each in holders]
-    for keeper in holders:
-        private = [mount for mount in keeper.mounts if _is_private(mount)]
-        assert sorted(mount.device for mount in private) == sorted(devices), private
-        assert not [mount for mount in private if mount.propagation], private
+    return judge(namespaces(node), host=_identity(node.path("/proc/1")))
+
+
+def judge(found: Sequence[Namespace], *, host: str) -> int:
+    """Check what is in the namespaces and return the number of volumes.
+
+    Args:
+        found: All of them.
+        host: The identity of the one where kubelet is.
+
+    Raises:
+        AssertionError: Something is mounted where or as it must not be.
+    """
+    [seen_by_kubelet] = [each.mounts for each in found if each.identity == host]
+    targets = [mount.device for mount in seen_by_kubelet if TARGETS in mount.target]
+    devices = set(targets)
+    assert len(targets) == len(devices), f"a volume has two targets, or two mounts on one: {found}"
+    for mount in seen_by_kubelet:
+        assert mount.device in devices, f"mounted, but at no target: {mount}"
+        # In a container the runtime drops the last two.
+        assert mount.options >= {"ro", "nosuid", "nodev"}, f"of other options: {mount}"
+    holders = {each.identity: list(filter(_is_private, each.mounts)) for each in found}
+    holders = {identity: private for identity, private in holders.items() if private}
+    assert len(holders) == bool(devices), f"private mounts are in other namespaces: {holders}"
+    for private in holders.values():
+        held = sorted(mount.device for mount in private)
+        assert held == sorted(devices), f"not one private mount for each volume: {private}"
+        assert not any(mount.propagation for mount in private), f"not private: {private}"
     return len(devices)
 
 
