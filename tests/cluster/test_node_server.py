@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from cluster import containers, volumes
@@ -11,14 +12,19 @@ from cluster.driver import KEEPER, NAMESPACE, NODE_SERVER, is_rolled_out
 from cluster.pods import container, pod
 from cluster.reading import reading
 from harness.waiting import eventually
+from provider.emulator import FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cluster.driver import Driver
     from cluster.table import Row
+    from provider.emulator import EmulatorClient
 
 CLASS: Final = "node-server"
 LONGEST_FAILURE_S: Final = 1.0
 KILLS: Final = 3
+SLOW_S: Final = 1.0
 EVERY_S: Final = 0.5
 FAILED: Final = "FailedMount"
 
@@ -34,6 +40,16 @@ def one_more_pod(driver: Driver, name: str) -> str:
     main = container(volumeMounts=[volumes.mounted()])
     driver.cluster.apply(pod(name, main, volumes=[volumes.volume(CLASS)]))
     return name
+
+
+@contextmanager
+def slow(vault: EmulatorClient) -> Iterator[None]:
+    """Let every read of a secret in the block take its time."""
+    vault.fault(FaultKind.SLOW, count=None, seconds=SLOW_S)
+    try:
+        yield
+    finally:
+        vault.clear_faults()
 
 
 def test_node_server_pod_is_deleted(driver: Driver, row: Row) -> None:
@@ -60,7 +76,11 @@ def test_node_server_is_killed(driver: Driver, row: Row) -> None:
 
 
 def test_node_server_is_upgraded(driver: Driver, row: Row, next_image: str) -> None:
-    """Kubelet always has an answer and pods start as ever; no read fails; the keeper stays."""
+    """Kubelet always has an answer and pods start as ever; no read fails; the keeper stays.
+
+    The vault is slow, so that some pod is always being published, also while one node server takes
+    over from the other.
+    """
     prepare(driver)
     cluster = driver.cluster
     before, keeper = driver.pod(NODE_SERVER), driver.pod(KEEPER)
@@ -73,7 +93,11 @@ def test_node_server_is_upgraded(driver: Driver, row: Row, next_image: str) -> N
             path = f"{path_of('apps/v1/daemonsets', NAMESPACE)}/{NODE_SERVER}"
             return is_rolled_out(cluster.api.get(path)) and len(driver.pods(NODE_SERVER)) == 1
 
-        with asking(cluster.node) as answers, readers.watched(row):
+        with (
+            slow(driver.vault.client),
+            asking(cluster.node) as answers,
+            readers.watched(row),
+        ):
             driver.upgrade("linux.image", next_image)
             eventually(is_over, "the upgrade is over", timeout_s=90.0, pause_s=EVERY_S)
         for name in meanwhile:
