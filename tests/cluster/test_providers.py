@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +15,12 @@ import pytest
 from cluster import volumes
 from cluster.driver import POLL_S
 from cluster.starting import assert_never_started, verifying, wait_until_exact
+from cluster.vault import VAULT
 from fakes.providersocket import FakeProvider, mount_response, provider_at
 from harness.waiting import eventually
 from provider._pb import v1alpha1_pb2
 from provider._pb.v1alpha1_pb2 import MountRequest, MountResponse
+from provider.emulator.faults import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,6 +115,24 @@ def test_pods_start_after_failures_of_each_code(
     took = start(driver.cluster, *names)
     assert failing.failed == dict.fromkeys(names, times)
     row.remark(f"{len(names)} codes, a pod each; all started after {took:.1f} s")
+
+
+def test_pods_start_after_failures_of_the_vault(driver: Driver, row: Row) -> None:
+    """For each way in which a vault fails, a pod that meets it three times starts right."""
+    names = [f"vault-{kind.value}" for kind in FaultKind]
+    for kind, name in zip(FaultKind, names, strict=True):
+        driver.vault.client.set_secret(VAULT, name, name)
+        driver.vault.client.fault(kind, name=name, count=3, retry_after=1)
+    began = time.monotonic()
+    for name in names:
+        content = {name: name.encode()}
+        driver.cluster.apply(volumes.vault_class(name, name), verifying(name, name, content))
+    for name in names:
+        wait_until_exact(driver.cluster, name)
+    row.remark(f"{', '.join(names)}; all started after {time.monotonic() - began:.1f} s")
+    entries = driver.vault.client.request_log()
+    suffered = Counter(each.name for each in entries if each.fault is not None)
+    assert {name: suffered[name] for name in names} == dict.fromkeys(names, 3)
 
 
 @pytest.mark.parametrize("reply", UNUSABLE, ids=sorted(UNUSABLE))
