@@ -68,7 +68,7 @@ def _kubelet() -> dict[str, object]:
         "imageGCLowThresholdPercent": 99,
         "readOnlyPort": 0,
         # Scenarios kill containers again and again; by default the fourth one would wait a minute.
-        "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
     }
 
 
