@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import rich.box
+import rich.markup
 from rich.console import Console
 from rich.table import Table
 
@@ -59,7 +60,7 @@ def lines(reports: Iterable[pytest.TestReport]) -> str:
     for report in reports:
         cells = _cells(report)
         if cells:
-            table.add_row(*cells)
+            table.add_row(*map(rich.markup.escape, cells))
     if not table.row_count:
         return ""
     console = Console(width=_WIDTH, no_color=True)

@@ -206,7 +206,8 @@ def test_files_of_a_foreign_provider_are_shown(
         pause_s=0.2,
     )
     assert driver.cluster.execute("foreign", "cat", "/secrets/password") == "second"
-    assert [each.version for each in vendor.requests[-1].current_object_version] == ["v7"] * 3
+    told = [[each.version for each in one.current_object_version] for one in vendor.requests]
+    assert ["v7"] * len(FILES) in told
 
 
 def test_provider_that_writes_by_itself_is_refused(

@@ -48,8 +48,8 @@ def test_row_tells_of_reads_and_remarks() -> None:
 
 def test_failed_scenario_is_marked() -> None:
     """A scenario that failed has a row that says so."""
-    assert "pod starts (FAILED)" in table.lines(
-        [report([(table.SCENARIO, "pod starts")], outcome="failed")]
+    assert "pod starts[slowly] (FAILED)" in table.lines(
+        [report([(table.SCENARIO, "pod starts[slowly]")], outcome="failed")]
     )
 
 
