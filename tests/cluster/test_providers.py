@@ -165,7 +165,7 @@ def test_pod_waits_for_its_provider(driver: Driver, row: Row) -> None:
         driver.cluster.delete("pod", "absent")
 
 
-def test_provider_that_dies_in_a_call_is_asked_again(driver: Driver, row: Row) -> None:
+def test_provider_that_dies_is_asked_again(driver: Driver, row: Row) -> None:
     """When the provider ends with a call under way, the next one answers and the pod starts."""
     called = threading.Event()
 
@@ -210,7 +210,7 @@ def test_files_of_a_foreign_provider_are_shown(
     assert ["v7"] * len(FILES) in told
 
 
-def test_provider_that_writes_by_itself_is_refused(
+def test_provider_that_writes_itself_is_refused(
     driver: Driver, vendor: FakeProvider, row: Row
 ) -> None:
     """A provider that writes into the target: no container starts, and nothing stays there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cluster import volumes
 from cluster.driver import NAMESPACE, POLL_S, PROVIDER
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cluster.driver import Driver
     from cluster.table import Row
 
-ROTATION_TIMEOUT_S = 10 * POLL_S
+ROTATION_TIMEOUT_S: Final = 10 * POLL_S
 
 
 def test_running_container_is_told_of_a_rotation(driver: Driver, row: Row) -> None:
