@@ -123,11 +123,14 @@ class Delivery:
             await self._admit(spec)
             content = await self._fetcher.fetch(spec, request.credentials, ())
             sealed = self._seal(spec, content, None)
-        except BaseException as error:
+        except MountFailed as error:
             self._registry.forget(volume)
-            if isinstance(error, MountFailed) and isinstance(error.error, FilesMissing):
+            if isinstance(error.error, FilesMissing):
                 # They are in the target, and kubelet does not clean up after such a failure.
                 await keeper.unpublish(spec.volume_id, spec.target)
+            raise
+        except BaseException:
+            self._registry.forget(volume)
             raise
         record = encode_record(spec, content.versions)
         try:
