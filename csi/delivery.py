@@ -123,14 +123,12 @@ class Delivery:
             await self._admit(spec)
             content = await self._fetcher.fetch(spec, request.credentials, ())
             sealed = self._seal(spec, content, None)
-        except MountFailed as error:
-            self._registry.forget(volume)
-            if isinstance(error.error, FilesMissing):
+        except BaseException as error:
+            if isinstance(error, MountFailed) and isinstance(error.error, FilesMissing):
                 # They are in the target, and kubelet does not clean up after such a failure.
-                await keeper.unpublish(spec.volume_id, spec.target)
-            raise
-        except BaseException:
-            self._registry.forget(volume)
+                await self._undo(keeper, volume, error)  # noqa: ASYNC102 - it shields itself
+            else:
+                self._registry.forget(volume)
             raise
         record = encode_record(spec, content.versions)
         try:
