@@ -1,8 +1,9 @@
 """The node server as a whole: everything is opened here, in order, and closed in reverse.
 
 Tasks: recovery (holds the session with the keeper), the refresh loop, with a cluster the watches of
-classes and the writer of pod statuses, one that registers with kubelet once there has been a
-session, and one that waits for a signal. grpcio's threads come in through the bridge.
+classes and the writer of pod statuses, one that serves metrics, one that registers with kubelet
+once there has been a session, and one that waits for a signal. grpcio's threads come in through the
+bridge.
 """
 
 import logging
@@ -24,13 +25,17 @@ from csi.fetch import Fetcher
 from csi.identity import Identity
 from csi.keeper import Connect, Keeper, KeeperLink
 from csi.locks import VolumeLocks
-from csi.node import Node
+from csi.metrics import Metrics
+from csi.node import Node, wait_for_nothing
 from csi.providers import ProviderClient, SocketProviders
+from csi.readiness import Need, Readiness
 from csi.recovery import Recovery
 from csi.refresh import Refresher
 from csi.registration import registered
 from csi.schedule import Schedule
+from csi.scrape import serve_metrics
 from csi.server import serving
+from csi.successor import Successor
 from csi.volumes import Registry
 from fusefs.backup import Backups
 from fusefs.client import connect
@@ -50,6 +55,7 @@ class Core:
     refresher: Refresher
     recovery: Recovery
     node: Node
+    metrics: Metrics
     cluster: Cluster | None
 
     async def run(self) -> None:
@@ -86,6 +92,7 @@ def wire(
     registry = cluster.registry if cluster else Registry()
     schedule = Schedule(node=config.node_id, jitter=config.rotation_jitter)
     locks = VolumeLocks()
+    metrics = Metrics()
     delivery = Delivery(
         registry=registry,
         schedule=schedule,
@@ -105,7 +112,9 @@ def wire(
         schedule=schedule,
         locks=locks,
         delivery=delivery,
+        metrics=metrics,
         initial_interval=config.poll_interval if config.rotation else None,
+        class_spread=config.class_change_spread,
     )
     if cluster is not None:
         cluster.on_class_changed = refresher.class_changed
@@ -125,7 +134,9 @@ def wire(
             locks=locks,
             delivery=delivery,
             refresher=refresher,
+            settled=cluster.statuses.settled if cluster else wait_for_nothing,
         ),
+        metrics=metrics,
         cluster=cluster,
     )
 
@@ -164,15 +175,22 @@ async def serve(
         providers=providers,
         abandon=abandon,
     )
+    readiness = _readiness(config, core.link)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(core.run)
-            async with _csi_server(config, core), trio.open_nursery() as registering:
-                registering.start_soon(_register, config, core.link)
-                task_status.started()
-                await stop.wait()
-                registering.cancel_scope.cancel()
-            nursery.cancel_scope.cancel()
+        with readiness.showing():
+            async with trio.open_nursery() as nursery:
+                if config.metrics_address is not None:
+                    nursery.start_soon(serve_metrics, config.metrics_address, core.metrics.render)
+                async with _csi_server(config, core), trio.open_nursery() as registering:
+                    # Only now: the predecessor hands on to us what it cannot finish from then on.
+                    nursery.start_soon(core.run)
+                    registering.start_soon(_register, config, core.link, readiness)
+                    readiness.note(Need.SERVING, met=True)
+                    task_status.started()
+                    await stop.wait()
+                    readiness.note(Need.SERVING, met=False)
+                    registering.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
     finally:
         providers.close()
         core.registry.close()
@@ -188,6 +206,13 @@ def _classes(config: Config) -> ClassSource | Cluster:
     return Cluster(api, node_id=config.node_id, watching=config.rotation)
 
 
+def _readiness(config: Config, link: KeeperLink) -> Readiness:
+    needs = {*Need} if config.registration_dir else {*Need} - {Need.REGISTRATION}
+    readiness = Readiness(config.ready_file, needs)
+    link.on_changed = lambda: readiness.note(Need.KEEPER, met=link.connected)
+    return readiness
+
+
 def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]:
     identity = Identity(driver_name=config.driver_name, version=version(), link=core.link)
     register = partial(
@@ -195,6 +220,8 @@ def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]
         identity=identity,
         node=core.node,
         bridge=Bridge(trio.lowlevel.current_trio_token()),
+        metrics=core.metrics,
+        successor=Successor(config.csi_socket),
         kubelet_root=config.kubelet_root,
     )
     return serving(
@@ -209,7 +236,7 @@ def _connect(config: Config, backups: Backups) -> AbstractAsyncContextManager[Ke
     return connect(str(config.keeper_socket), backups=backups)
 
 
-async def _register(config: Config, link: KeeperLink) -> None:
+async def _register(config: Config, link: KeeperLink, readiness: Readiness) -> None:
     """Let kubelet find the driver, from the first session with a keeper on."""
     if config.registration_dir is None:
         return
@@ -220,7 +247,9 @@ async def _register(config: Config, link: KeeperLink) -> None:
     async with registered(
         config.registration_dir,
         driver_name=config.driver_name,
-        csi_socket=config.kubelet_csi_socket,
+        csi_socket=config.csi_socket,
+        kubelet_csi_socket=config.kubelet_csi_socket,
+        on_outcome=lambda accepted: readiness.note(Need.REGISTRATION, met=accepted),
     ):
         await trio.sleep_forever()
 

@@ -48,6 +48,12 @@ class OutgoingCall(Protocol[T_co]):
         ...
 
 
+def seconds_left(context: IncomingCall) -> float:
+    """Return how long an answer is waited for; also grpcio's "no deadline" is cut to ours."""
+    remaining = context.time_remaining()
+    return DEFAULT_DEADLINE_S if remaining is None else min(remaining, DEFAULT_DEADLINE_S)
+
+
 class Bridge:
     """The way from grpcio's threads into one trio loop."""
 
@@ -65,25 +71,22 @@ class Bridge:
         scope = trio.CancelScope()
 
         async def crossing() -> T:
-            # Also grpcio's maximum, for "no deadline", is cut to ours.
-            remaining = context.time_remaining()
-            scope.deadline = trio.current_time() + min(
-                DEFAULT_DEADLINE_S if remaining is None else remaining, DEFAULT_DEADLINE_S
-            )
+            scope.deadline = trio.current_time() + seconds_left(context)
             with scope:
                 return await call()
             raise CallOver(expired=trio.current_time() >= scope.deadline)
 
-        def cancel() -> None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(scope.cancel)
-
-        if not context.add_callback(cancel):
+        if not context.add_callback(lambda: self.tell(scope.cancel)):
             raise CallOver(expired=False)
         try:
             return trio.from_thread.run(crossing, trio_token=self._token)
         except (trio.RunFinishedError, trio.Cancelled) as error:
             raise NodeStopping from error  # noqa: ASYNC104 - in a thread of gRPC, no task
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Run `call` in the loop soon, without waiting; not at all if the loop has ended."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(call)
 
 
 async def answer_of(start: Callable[[float], OutgoingCall[T]], timeout: float) -> T:  # noqa: ASYNC109 - it goes on the wire

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from csi.durations import parse_duration
 from csi.options import FILESYSTEMS, Filesystem
+from csi.scrape import Address
 
 _UNIX: Final = "unix://"
 _MAX_THREADS: Final = 1024
@@ -29,6 +30,8 @@ class Config:
 
     Attributes:
         registration_dir: None: kubelet is told by somebody else, or not at all.
+        metrics_address: None: nobody is told.
+        ready_file: There while the server is ready; None: nobody looks.
         kubelet_csi_socket: The path of the CSI socket as kubelet sees it.
         class_dir: Where classes are read from; None: from the Kubernetes API.
         kubeconfig: Names the Kubernetes API; None: that of the cluster of this pod.
@@ -37,6 +40,7 @@ class Config:
         poll_interval_floor: What a class may not go below.
         rotation_jitter: By how much of itself an interval grows on this node.
         filesystem: What volumes are whose class does not say; with `fuse`, all of them.
+        class_change_spread: Seconds within which the volumes of an edited class are refreshed.
         threads: How many CSI calls run at once; publishes get half of them.
     """
 
@@ -47,6 +51,8 @@ class Config:
     kubelet_root: str
     kubelet_csi_socket: str
     registration_dir: Path | None
+    metrics_address: Address | None
+    ready_file: Path | None
     class_dir: Path | None
     kubeconfig: Path | None
     provider_dirs: tuple[Path, ...]
@@ -55,6 +61,7 @@ class Config:
     poll_interval: float
     poll_interval_floor: float
     rotation_jitter: float
+    class_change_spread: float
     filesystem: Filesystem = "auto"
     threads: int = 64
     provider_timeout: float = _PROVIDER_TIMEOUT_S
@@ -67,6 +74,10 @@ class _Duration(click.ParamType[float]):
 
     name = "duration"
 
+    def __init__(self, *, zero: bool = False) -> None:
+        """Take a duration above zero, or also `zero`."""
+        self._zeros = ("0", "0s") if zero else ()
+
     @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -74,6 +85,8 @@ class _Duration(click.ParamType[float]):
         """Return the seconds."""
         if isinstance(value, float):
             return value
+        if value in self._zeros:
+            return 0.0
         try:
             return parse_duration(value)
         except ValueError as error:
@@ -94,6 +107,24 @@ class _UnixSocket(click.ParamType[Path]):
         if scheme.lower() != _UNIX or not path:
             self.fail(f"{value!r} is not a unix socket; write unix:///csi/csi.sock", param, ctx)
         return Path("/" + path.lstrip("/"))
+
+
+class _ListenAddress(click.ParamType["Address | None"]):
+    """Where to listen, written as Go writes it."""
+
+    name = "address"
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address | None:
+        """Return the address, or None for none."""
+        if value in ("", "0"):
+            return None
+        try:
+            return Address.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _go_bool(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -124,6 +155,17 @@ _FOLDER: Final = "directory"
 )
 @click.option(
     "--registration-dir", default="", help="Kubelet's plugins_registry; empty: do not register."
+)
+@click.option(
+    "--metrics-addr",
+    type=_ListenAddress(),
+    default=":8095",
+    help="Where Prometheus finds /metrics; 0: nowhere.",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that is there while the server is ready.  [default: none]",
 )
 @click.option(
     "--class-source",
@@ -157,6 +199,12 @@ _FOLDER: Final = "directory"
     type=click.FloatRange(0, 1),
     default=0.1,
     help="By how much of itself an interval grows, another part on each node.",
+)
+@click.option(
+    "--class-change-spread",
+    type=_Duration(zero=True),
+    default="5s",
+    help="The time within which an edited class refreshes its volumes; 0s: at once.",
 )
 @click.option(
     "--filesystem",
@@ -202,6 +250,8 @@ def _config(options: dict[str, Any]) -> Config:
         kubelet_root=os.path.normpath(root),
         kubelet_csi_socket=options["kubelet_registration_path"] or str(socket),
         registration_dir=Path(registration) if registration else None,
+        metrics_address=options["metrics_addr"],
+        ready_file=_ready_file(options["ready_file"]),
         class_dir=_class_dir(options),
         kubeconfig=options["kubeconfig"],
         provider_dirs=tuple(Path(each.strip()) for each in providers if each.strip()),
@@ -211,10 +261,18 @@ def _config(options: dict[str, Any]) -> Config:
         poll_interval_floor=options["rotation_poll_interval_floor"],
         rotation_jitter=options["rotation_jitter"],
         filesystem=options["filesystem"],
+        class_change_spread=options["class_change_spread"],
         threads=options["grpc_threads"],
         log_level=options["log_level"],
         log_json=options["log_format_json"],
     )
+
+
+def _ready_file(path: Path | None) -> Path | None:
+    if path is not None and not os.access(path.parent, os.W_OK):
+        message = f"cannot write in {path.parent}; name a file in a writable directory"
+        raise click.BadParameter(message, param_hint="--ready-file")
+    return path
 
 
 def _class_dir(options: dict[str, Any]) -> Path | None:

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from csi import logkeys
-from csi.errors import ContentTooLarge, InvariantViolated, MountFailed
+from csi.errors import ContentTooLarge, FilesMissing, InvariantViolated, MountFailed
 from csi.fetch import Content, Fetcher
 from csi.grouping import Groups
 from csi.keeper import Keeper
@@ -52,6 +52,19 @@ class RotationPolicy:
     enabled: bool
     interval: float
     floor: float
+
+
+@attrs.frozen(kw_only=True)
+class Refreshed:
+    """What a refresh came to.
+
+    Attributes:
+        provider: Who was asked.
+        rotated: Whether the pod sees something else now.
+    """
+
+    provider: str
+    rotated: bool
 
 
 async def no_user_namespace(_: VolumeSpec) -> bool:
@@ -96,8 +109,11 @@ class Delivery:
         self._now_ns = now_ns
         self._groups = Groups()
 
-    async def publish(self, keeper: Keeper, request: PublishRequest) -> None:
+    async def publish(self, keeper: Keeper, request: PublishRequest) -> str:
         """Bring a volume that is not shown to its target. On failure nothing is left there.
+
+        Returns:
+            The provider of its content.
 
         Raises:
             CsiError: No content, see `Fetcher.fetch`.
@@ -113,8 +129,12 @@ class Delivery:
             user_namespace = await self._user_namespace(spec)
             content = await self._fetcher.fetch(spec, request.credentials, ())
             sealed = self._seal(spec, content, None)
-        except BaseException:
-            self._registry.forget(volume)
+        except BaseException as error:
+            if isinstance(error, MountFailed) and isinstance(error.error, FilesMissing):
+                # They are in the target, and kubelet does not clean up after such a failure.
+                await self._undo(keeper, volume, error)  # noqa: ASYNC102 - it shields itself
+            else:
+                self._registry.forget(volume)
             raise
         options = VolumeOptions(
             filesystem=self._filesystem_of(spec, content),
@@ -138,8 +158,9 @@ class Delivery:
             extra=_fields(spec) | {logkeys.GENERATION: sealed.snapshot.generation},
         )
         _warn_of(spec, shown)
+        return content.provider
 
-    async def refresh(self, keeper: Keeper, volume: Volume) -> None:
+    async def refresh(self, keeper: Keeper, volume: Volume) -> Refreshed:
         """Fetch the content of a shown volume and bring it in if it is new.
 
         Raises:
@@ -151,14 +172,15 @@ class Delivery:
         credentials = volume.credentials or Credentials()
         content = await self._fetcher.fetch(volume.spec, credentials, volume.versions)
         try:
-            await self._bring_in(keeper, volume, content)
+            rotated = await self._bring_in(keeper, volume, content)
         except VolumeUnknown:
             # The keeper lost it without our noticing; what the pod saw is brought back first.
             self._registry.lost(volume)
             await self._bring_back(keeper, volume)
-            await self._bring_in(keeper, volume, content)
+            rotated = await self._bring_in(keeper, volume, content)
         self._plan_refresh(volume, content)
         self._on_changed(volume.spec)
+        return Refreshed(provider=content.provider, rotated=rotated)
 
     async def _bring_back(self, keeper: Keeper, volume: Volume) -> None:
         """Restore a LOST volume; one whose content was written to gets what the provider has."""
@@ -230,14 +252,15 @@ class Delivery:
             self._registry.forget(volume)
             self._on_changed(volume.spec)
 
-    async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> None:
+    async def _bring_in(self, keeper: Keeper, volume: Volume, content: Content) -> bool:
+        """Let the keeper show the content; return whether it is another than before."""
         previous = _snapshot(volume)
         record = encode_record(volume.spec, content.versions, decode_options(volume.record))
         if not differs(content.files, previous):
             if record != volume.record:
                 await keeper.update_record(volume.volume_id, record)
                 self._registry.recorded(volume, content.versions, record)
-            return
+            return False
         sealed = self._seal(volume.spec, content, previous)
         try:
             await keeper.rotate(volume.volume_id, sealed, record=record)
@@ -249,15 +272,16 @@ class Delivery:
             "volume has new content",
             extra=_fields(volume.spec) | {logkeys.GENERATION: sealed.snapshot.generation},
         )
+        return True
 
     def _seal(self, spec: VolumeSpec, content: Content, previous: Snapshot | None) -> Sealed:
         try:
             return seal(content.files, previous=previous, now_ns=self._now_ns())
         except InvalidTree as error:
-            raise MountFailed(spec.namespace, spec.pod, error) from error
+            raise MountFailed(spec.namespace, spec.pod, content.provider, error) from error
         except InvalidSnapshot as error:
             too_large = ContentTooLarge(f"{error}; show fewer or smaller objects")
-            raise MountFailed(spec.namespace, spec.pod, too_large) from error
+            raise MountFailed(spec.namespace, spec.pod, content.provider, too_large) from error
 
     async def _undo(self, keeper: Keeper, volume: Volume, error: BaseException) -> None:
         """After a failed publish: a refusal left nothing; after anything else make sure."""

@@ -219,14 +219,16 @@ class MountFailed(CsiError):
     """No content for a pod. The status is that of the cause.
 
     Attributes:
+        provider: Who was asked for it.
         error: What went wrong.
     """
 
-    def __init__(self, namespace: str, pod: str, error: Exception) -> None:
+    def __init__(self, namespace: str, pod: str, provider: str, error: Exception) -> None:
         """Build the reference's message round the cause's."""
         super().__init__(
             f"failed to mount secrets store objects for pod {namespace}/{pod}, err: {error}"
         )
+        self.provider = provider
         self.error = error
 
 

@@ -16,8 +16,9 @@ from fusefs.snapshot import FileSpec
 
 @attrs.frozen(kw_only=True)
 class Content:
-    """What a volume shall show, and how often to ask for it."""
+    """What a volume shall show, from whom it is, and how often to ask for it."""
 
+    provider: str
     files: tuple[FileSpec, ...] = attrs.field(repr=False)
     versions: tuple[ObjectVersion, ...]
     options: ClassOptions
@@ -48,8 +49,9 @@ class Fetcher:
         try:
             reply = await self._providers.mount(found.provider, call)
         except ProviderError as error:
-            raise MountFailed(spec.namespace, spec.pod, error) from error
+            raise MountFailed(spec.namespace, spec.pod, found.provider, error) from error
         return Content(
+            provider=found.provider,
             files=tuple(file_specs(reply, group=spec.group)),
             versions=reply.versions,
             options=options,

@@ -74,7 +74,11 @@ OnConnected = Callable[[Keeper, Sequence[PublishedVolume]], None]
 
 
 class KeeperLink:
-    """Holds a session as long as there is a keeper to talk to."""
+    """Holds a session as long as there is a keeper to talk to.
+
+    Attributes:
+        on_changed: Told when there may be a session, or none any more.
+    """
 
     def __init__(self, connect: Connect, *, abandon: Callable[[], None] = lambda: None) -> None:
         """Connect when `run`.
@@ -82,6 +86,7 @@ class KeeperLink:
         `abandon` is called when no keeper has come for too long, and when another node server
         holds everything.
         """
+        self.on_changed: Callable[[], None] = lambda: None
         self._connect = connect
         self._abandon = abandon
         self._session: _Session | None = None
@@ -204,6 +209,7 @@ class KeeperLink:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+        self.on_changed()
 
 
 class _Session(Keeper):

@@ -9,6 +9,7 @@
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
@@ -18,7 +19,7 @@ from csi import logkeys
 from csi.delivery import Delivery
 from csi.keeper import KeeperLink
 from csi.locks import VolumeLocks
-from csi.records import PublishRequest, UnpublishRequest, VolumeId
+from csi.records import PublishRequest, UnpublishRequest, VolumeId, VolumeSpec
 from csi.refresh import Refresher
 from csi.volumes import Registry, Volume
 
@@ -34,6 +35,10 @@ class NodeInfo:
     node_id: str
 
 
+async def wait_for_nothing(_: VolumeSpec) -> None:
+    """Wait for nothing."""
+
+
 class Node:
     """Answers kubelet's calls for volumes."""
 
@@ -46,17 +51,32 @@ class Node:
         locks: VolumeLocks,
         delivery: Delivery,
         refresher: Refresher,
+        settled: Callable[[VolumeSpec], Awaitable[None]] = wait_for_nothing,
     ) -> None:
-        """Act with what others own too."""
+        """Act with what others own too.
+
+        Args:
+            node_id: The name of this node.
+            link: The keeper.
+            registry: The volumes.
+            locks: Their locks.
+            delivery: How a volume is published and taken away.
+            refresher: Who refreshes it.
+            settled: Waited for after a publish, without the lock; ends soon, and never fails.
+        """
         self._node_id = node_id
         self._link = link
         self._registry = registry
         self._locks = locks
         self._delivery = delivery
         self._refresher = refresher
+        self._settled = settled
 
-    async def publish(self, request: PublishRequest) -> None:
+    async def publish(self, request: PublishRequest) -> str | None:
         """Show a volume at its target; shown already is success.
+
+        Returns:
+            The provider of its content; None if it was shown already.
 
         Raises:
             CsiError: The class or the provider give no content.
@@ -64,13 +84,16 @@ class Node:
         """
         volume_id = request.spec.volume_id
         if await self._republish(request):
-            return
+            return None
         keeper = await self._link.session()
         async with self._locks.hold(volume_id):
             # Another call may have published it meanwhile; only now nobody else can.
-            if self._renew(request) is None:
-                await self._delivery.publish(keeper, request)
-                self._refresher.reconsider()
+            if self._renew(request) is not None:
+                return None
+            provider = await self._delivery.publish(keeper, request)
+        self._refresher.reconsider()
+        await self._settled(request.spec)
+        return provider
 
     async def unpublish(self, request: UnpublishRequest) -> None:
         """Leave nothing of a volume at its target; nothing there is success.

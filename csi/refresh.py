@@ -16,6 +16,7 @@ from csi.delivery import Delivery
 from csi.errors import CsiError
 from csi.keeper import KeeperLink
 from csi.locks import VolumeLocks
+from csi.metrics import Metrics
 from csi.records import VolumeId
 from csi.schedule import Schedule
 from csi.volumes import Registry, Volume
@@ -39,7 +40,9 @@ class Refresher:
         schedule: Schedule,
         locks: VolumeLocks,
         delivery: Delivery,
+        metrics: Metrics,
         initial_interval: float | None,
+        class_spread: float,
     ) -> None:
         """Act with what others own too.
 
@@ -49,15 +52,19 @@ class Refresher:
             schedule: When they are due.
             locks: Their locks.
             delivery: How a refresh is done.
+            metrics: Where it is counted.
             initial_interval: Seconds between the attempts to refresh a resumed volume, of which
                 only the first refresh tells what its class says; None switches refreshes off.
+            class_spread: Seconds within which the volumes of an edited class are refreshed.
         """
         self._link = link
         self._registry = registry
         self._schedule = schedule
         self._locks = locks
         self._delivery = delivery
+        self._metrics = metrics
         self._initial_interval = initial_interval
+        self._class_spread = class_spread
         self._limit = trio.CapacityLimiter(_MAX_REFRESHES)
         self._changed = trio.Event()
 
@@ -94,10 +101,16 @@ class Refresher:
         self.reconsider()
 
     def class_changed(self, namespace: str, name: str) -> None:
-        """Refresh the volumes of a class, whose content has changed."""
-        for volume in self._registry:
-            if (volume.spec.namespace, volume.spec.class_name) == (namespace, name):
-                self._schedule.outdate(volume.volume_id, trio.current_time())
+        """Refresh the volumes of a class, whose content has changed.
+
+        Every node of the cluster hears of it at the same moment, so each takes its time.
+        """
+        volumes = [
+            volume.volume_id
+            for volume in self._registry
+            if (volume.spec.namespace, volume.spec.class_name) == (namespace, name)
+        ]
+        self._schedule.outdate(volumes, trio.current_time(), spread=self._class_spread)
         self.reconsider()
 
     def reconsider(self) -> None:
@@ -117,7 +130,7 @@ class Refresher:
                 if volume is None:  # unpublished since it was due
                     self._schedule.remove(volume_id)
                 else:
-                    await self._delivery.refresh(await self._link.session(), volume)
+                    await self._refresh_counted(volume)
         except (CsiError, FusefsError) as error:
             self._failed(volume_id, error)
         except Exception as error:
@@ -132,6 +145,16 @@ class Refresher:
         else:
             self._schedule.ended(volume_id)
             self.reconsider()
+
+    async def _refresh_counted(self, volume: Volume) -> None:
+        began = trio.current_time()
+        try:
+            done = await self._delivery.refresh(await self._link.session(), volume)
+        except Exception as error:
+            self._metrics.refresh_failed(error, seconds=trio.current_time() - began)
+            raise
+        seconds = trio.current_time() - began
+        self._metrics.refreshed(done.provider, rotated=done.rotated, seconds=seconds)
 
     def _failed(self, volume_id: VolumeId, error: Exception) -> None:
         failures = self._schedule.failed(volume_id, trio.current_time())

@@ -10,7 +10,7 @@ together.
 """
 
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Final
 
 import attrs
@@ -48,7 +48,7 @@ class _Member:
     failures: int = 0
     retry_at: float | None = None
     started_at: float | None = None  # a refresh is under way
-    again: bool = False  # and what it fetches may be outdated already
+    again_at: float | None = None  # and what it fetches may be outdated already
 
 
 class Schedule:
@@ -88,8 +88,8 @@ class Schedule:
             self._advance(found, now)
         _set_interval(found, interval, now)
         found.members.add(volume_id)
-        again = before is not None and before.again
-        self._members[volume_id] = _Member(group=group, again=again)
+        again_at = None if before is None else before.again_at
+        self._members[volume_id] = _Member(group=group, again_at=again_at)
 
     def remove(self, volume_id: VolumeId) -> None:
         """Take a volume out; an unknown one is fine."""
@@ -144,13 +144,28 @@ class Schedule:
         if member is not None:
             member.retry_at = now
 
-    def outdate(self, volume_id: VolumeId, now: float) -> None:
-        """Refresh a volume at once; if a refresh is under way, also right after it."""
-        member = self._members.get(volume_id)
-        if member is not None and member.started_at is not None:
-            member.again = True
-        elif member is not None:
-            member.retry_at = now
+    def outdate(self, volume_ids: Iterable[VolumeId], now: float, *, spread: float) -> None:
+        """Refresh volumes soon; where a refresh is under way, after it.
+
+        Args:
+            volume_ids: The volumes; unknown ones are fine.
+            now: The time.
+            spread: The seconds within which it happens: on each node, and for each group of it, at
+                another moment, but for all volumes of a group at the same.
+        """
+        moments: dict[Hashable, float] = {}
+        for volume_id in volume_ids:
+            member = self._members.get(volume_id)
+            if member is None:
+                continue
+            if member.group not in moments:
+                moments[member.group] = now + spread * self._random.random()
+            moment = moments[member.group]
+            # Never later than planned: who edits again and again must not put it off for ever.
+            if member.started_at is not None:
+                member.again_at = _earlier(member.again_at, moment)
+            else:
+                member.retry_at = _earlier(member.retry_at, moment)
 
     def succeeded(self, volume_id: VolumeId, interval: float, now: float) -> None:
         """Note a success: the volume is back in the tick of its group, which may have changed."""
@@ -159,8 +174,8 @@ class Schedule:
             return  # unpublished meanwhile
         _set_interval(self._groups[member.group], interval, now)
         member.failures = 0
-        member.retry_at = now if member.again else None
-        member.started_at, member.again = None, False
+        member.retry_at, member.again_at = member.again_at, None
+        member.started_at = None
 
     def ended(self, volume_id: VolumeId) -> None:
         """Note that a refresh is not under way any more, whatever became of it."""
@@ -184,9 +199,9 @@ class Schedule:
         started = now if member.started_at is None else member.started_at
         # A failure that took longer than its delay must not be followed by another at once.
         member.retry_at = started + delay if started + delay > now else now + delay
-        if member.again:
-            member.retry_at = now  # it failed with what is outdated
-        member.started_at, member.again = None, False
+        if member.again_at is not None:
+            member.retry_at = member.again_at  # it failed with what is outdated
+        member.started_at, member.again_at = None, None
         return member.failures
 
     def check_invariants(self) -> None:
@@ -216,6 +231,10 @@ def _set_interval(group: _Group, interval: float, now: float) -> None:
     """A shorter interval counts from now on, a longer one from the next tick."""
     group.interval = interval
     group.next_tick = min(group.next_tick, now + interval * group.factor)
+
+
+def _earlier(planned: float | None, moment: float) -> float:
+    return moment if planned is None else min(planned, moment)
 
 
 def _retries(member: _Member, now: float) -> bool:

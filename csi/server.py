@@ -31,7 +31,12 @@ Register = Callable[[grpc.Server], None]
 
 @asynccontextmanager
 async def serving(
-    path: Path, register: Register, *, threads: int, slow_methods: frozenset[str] = frozenset()
+    path: Path,
+    register: Register,
+    *,
+    threads: int,
+    slow_methods: frozenset[str] = frozenset(),
+    on_released: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[None]:
     """Serve at `path` inside the block.
 
@@ -40,6 +45,7 @@ async def serving(
         register: Adds the services to the server.
         threads: How many handlers run at once.
         slow_methods: Full names of methods that get half of the threads, and only these.
+        on_released: Called once the path has been removed, unless a successor has it by then.
 
     Raises:
         SocketError: The socket cannot be bound.
@@ -56,7 +62,8 @@ async def serving(
             yield
         finally:
             # First the path, so that nobody comes while the last calls finish.
-            claim.release()
+            if claim.release():
+                on_released()
             await _stop(server)  # noqa: ASYNC102 - it shields itself
     finally:
         fast.shutdown(wait=False)

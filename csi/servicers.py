@@ -18,15 +18,21 @@ from csi._pb import csi_pb2, csi_pb2_grpc
 from csi.bridge import Bridge
 from csi.errors import CsiError, NotSupported
 from csi.identity import Identity
+from csi.metrics import Metrics
 from csi.node import Node
 from csi.requests import parse_publish, parse_unpublish
-from fusefs.errors import FusefsError
+from csi.successor import Successor, was_handed_on
+from fusefs.errors import FusefsError, Superseded
 
 log = logging.getLogger(__name__)
 
 PUBLISH_METHOD: Final = "/csi.v1.Node/NodePublishVolume"
 
 T = TypeVar("T")
+
+
+def _end(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
+    context.abort(code, message)
 
 
 def _abort(method: str, context: grpc.ServicerContext, error: BaseException) -> NoReturn:
@@ -42,16 +48,45 @@ def _abort(method: str, context: grpc.ServicerContext, error: BaseException) -> 
         },
         exc_info=None if expected else error,
     )
-    context.abort(code, status.message_of(error))
+    _end(context, code, status.message_of(error))
 
 
-def _answer(method: str, context: grpc.ServicerContext, work: Callable[[], T]) -> T:
-    """Return what `work` does, or end the call with the status of its exception."""
+def _answer(
+    method: str,
+    context: grpc.ServicerContext,
+    work: Callable[[], T],
+    on_failed: Callable[[Exception], None] = lambda _: None,
+    hand_on: Callable[[], T] | None = None,
+) -> T:
+    """Return what `work` does, or end the call with the status of its exception.
+
+    Args:
+        method: For the log.
+        context: The call.
+        work: Does it.
+        on_failed: Told why the call fails.
+        hand_on: Lets the successor do it, if there is one.
+    """
     try:
         return work()
     except Exception as error:  # noqa: BLE001 - the boundary: nothing else may leave
         failure = error
+    if isinstance(failure, Superseded) and hand_on is not None and not was_handed_on(context):
+        return _handed_on(method, context, hand_on)
+    on_failed(failure)
     _abort(method, context, failure)
+
+
+def _handed_on(method: str, context: grpc.ServicerContext, hand_on: Callable[[], T]) -> T:
+    """Return what the successor answers, or end the call with its error; it has counted it."""
+    log.info("call handed on to the successor", extra={logkeys.METHOD: method})
+    try:
+        return hand_on()
+    except grpc.FutureCancelledError:
+        code, message = grpc.StatusCode.CANCELLED, "the caller went away"
+    except grpc.RpcError as error:
+        code, message = error.code(), error.details() or ""
+    _end(context, code, message)
 
 
 class IdentityServicer(csi_pb2_grpc.IdentityServicer):
@@ -113,8 +148,18 @@ class ControllerServicer(csi_pb2_grpc.ControllerServicer):
 class NodeServicer(csi_pb2_grpc.NodeServicer):
     """csi.v1.Node."""
 
-    def __init__(self, node: Node, bridge: Bridge, *, kubelet_root: str) -> None:
-        """Answer with what `node` does."""
+    def __init__(
+        self,
+        node: Node,
+        bridge: Bridge,
+        metrics: Metrics,
+        successor: Successor,
+        *,
+        kubelet_root: str,
+    ) -> None:
+        """Answer with what `node` does, and count it; or with what `successor` answers."""
+        self._metrics = metrics
+        self._successor = successor
         self._node = node
         self._bridge = bridge
         self._kubelet_root = kubelet_root
@@ -128,10 +173,18 @@ class NodeServicer(csi_pb2_grpc.NodeServicer):
         def work() -> csi_pb2.NodePublishVolumeResponse:
             record = parse_publish(request, kubelet_root=self._kubelet_root)
             _log_request("NodePublishVolume", record)
-            self._bridge.cross(context, partial(self._node.publish, record))
+            provider = self._bridge.cross(context, partial(self._node.publish, record))
+            if provider is not None:
+                self._metrics.published(provider)
             return csi_pb2.NodePublishVolumeResponse()
 
-        return _answer("NodePublishVolume", context, work)
+        return _answer(
+            "NodePublishVolume",
+            context,
+            work,
+            self._metrics.publish_failed,
+            lambda: self._successor.ask(lambda node: node.NodePublishVolume, request, context),
+        )
 
     @override
     def NodeUnpublishVolume(
@@ -143,9 +196,16 @@ class NodeServicer(csi_pb2_grpc.NodeServicer):
             record = parse_unpublish(request)
             _log_request("NodeUnpublishVolume", record)
             self._bridge.cross(context, partial(self._node.unpublish, record))
+            self._metrics.unpublished()
             return csi_pb2.NodeUnpublishVolumeResponse()
 
-        return _answer("NodeUnpublishVolume", context, work)
+        return _answer(
+            "NodeUnpublishVolume",
+            context,
+            work,
+            self._metrics.unpublish_failed,
+            lambda: self._successor.ask(lambda node: node.NodeUnpublishVolume, request, context),
+        )
 
     @override
     def NodeGetCapabilities(
@@ -205,11 +265,18 @@ def _log_request(method: str, request: object) -> None:
 
 
 def register(
-    server: grpc.Server, *, identity: Identity, node: Node, bridge: Bridge, kubelet_root: str
+    server: grpc.Server,
+    *,
+    identity: Identity,
+    node: Node,
+    bridge: Bridge,
+    metrics: Metrics,
+    successor: Successor,
+    kubelet_root: str,
 ) -> None:
     """Add the three services to a server."""
     csi_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity, bridge), server)
     csi_pb2_grpc.add_ControllerServicer_to_server(ControllerServicer(), server)
     csi_pb2_grpc.add_NodeServicer_to_server(
-        NodeServicer(node, bridge, kubelet_root=kubelet_root), server
+        NodeServicer(node, bridge, metrics, successor, kubelet_root=kubelet_root), server
     )

@@ -54,21 +54,23 @@ class Claim:
         hidden.rename(path)
         return cls(path=path, identity=identity)
 
-    def release(self) -> None:
-        """Remove the path, if it is still ours."""
+    def release(self) -> bool:
+        """Remove the path, if it is still ours; return whether it was."""
         if not self._is_ours(self.path):
             log.info("the socket path has a new owner", extra={logkeys.PATH: str(self.path)})
-            return
+            return False
         # A successor may come between the look and the removal: so take it away first, look again,
         # and give it back if it was his after all.
         aside = hidden_name(self.path)
         self.path.rename(aside)
-        if not self._is_ours(aside):
+        ours = self._is_ours(aside)
+        if not ours:
             try:
                 self.path.hardlink_to(aside)
             except FileExistsError:
                 log.debug("an even newer owner has the path", extra={logkeys.PATH: str(self.path)})
         aside.unlink()
+        return ours
 
     def _is_ours(self, path: Path) -> bool:
         try:

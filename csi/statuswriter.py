@@ -1,8 +1,9 @@
 """Keeps the SecretProviderClassPodStatuses of this node's volumes as they should be.
 
-Writes happen beside publishes and refreshes, which only note that something may have changed: no
-volume fails, or waits, because its status cannot be written. What could not be written is tried
-again with growing delays; what is unchanged is not written at all.
+Writes happen beside publishes and refreshes, which only note that something may have changed. A
+publish then waits a little, so that usually the status is there before the pod starts; but no
+volume fails because its status cannot be written. What could not be written is tried again with
+growing delays; what is unchanged is not written at all.
 """
 
 import logging
@@ -24,6 +25,7 @@ _FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 600.0
 _MAX_DOUBLINGS: Final = 20
 _MAX_WRITES: Final = 4
+_PATIENCE_S: Final = 5.0
 _CONFLICTS: Final = 5  # in a row; beyond that somebody else writes all the time
 
 Shown = tuple[VolumeSpec, tuple[ObjectVersion, ...]]
@@ -93,6 +95,13 @@ class StatusWriter:
         elif self._desired(key) != self._written.get(key):
             self._pending[key] = _Pending(due=trio.current_time())
             self._wake()
+
+    async def settled(self, spec: VolumeSpec) -> None:
+        """Return when what was noted of a volume is written, or has failed, or takes too long."""
+        key = key_of(spec)
+        with trio.move_on_after(_PATIENCE_S):
+            while key in self._pending and not self._pending[key].failures:
+                await self._changed.wait()
 
     async def run(self) -> None:
         """Write until cancelled."""

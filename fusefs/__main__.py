@@ -6,8 +6,8 @@ from typing import get_args
 
 import click
 
-from fusefs import initmsg, supervisor
-from fusefs.config import PER_SECOND, SUCCESSOR_PATIENCE_S, Config, Takeover
+from fusefs import initmsg, readyfile, supervisor
+from fusefs.config import ACCOUNTS_FILE, PER_SECOND, SUCCESSOR_PATIENCE_S, Config, Takeover
 from fusefs.errors import CannotStart
 
 
@@ -21,6 +21,13 @@ from fusefs.errors import CannotStart
     show_default=True,
     help="Workers run under this uid and the following ones.",
 )
+@click.option(
+    "--passwd-file",
+    default=ACCOUNTS_FILE,
+    show_default=True,
+    help="The node's accounts, none of which may have such a uid.",
+)
+@click.option("--ready-file", metavar="PATH", help="A file that is there while the keeper serves.")
 @click.option(
     "--takeover",
     type=click.Choice(get_args(Takeover)),
@@ -67,6 +74,8 @@ def main(
     kubelet_root: str,
     driver_name: str,
     worker_uid_base: int,
+    passwd_file: str,
+    ready_file: str | None,
     takeover: Takeover,
     memory_budget: int | None,
     requests_per_second: int,
@@ -79,15 +88,13 @@ def main(
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    if supervise:
-        sys.exit(supervisor.supervise(supervisor.command_of_keeper(sys.argv[1:])))
-    from fusefs import keeper  # noqa: PLC0415 - the supervisor stays small without it
-
     config = Config(
         socket=socket,
         kubelet_root=kubelet_root,
         driver=driver_name,
         worker_uid_base=worker_uid_base,
+        passwd_file=passwd_file,
+        ready_file=ready_file,
         memory_budget=memory_budget,
         required_flags=initmsg.FUSE_HAS_RESEND if takeover == "resend" else 0,
         takeover=takeover,
@@ -96,6 +103,11 @@ def main(
         rank=supervisor.rank() if rank is None else rank,
     )
     try:
+        readyfile.withdraw(ready_file)
+        if supervise:
+            sys.exit(supervisor.supervise(supervisor.command_of_keeper(sys.argv[1:])))
+        from fusefs import keeper  # noqa: PLC0415 - the supervisor stays small without it
+
         sys.exit(keeper.run(config))
     except CannotStart as error:
         raise click.ClickException(str(error)) from error

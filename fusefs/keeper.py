@@ -292,7 +292,7 @@ def run(config: Config) -> int:
         CannotStart: Something that the node must provide is missing; the message says what.
     """
     sandbox.forbid_core_files()  # children inherit it, also until they give up the rest
-    check_uid_base(config.worker_uid_base)
+    check_uid_base(config.worker_uid_base, config.passwd_file)
     check_privileges()
     sandbox.raise_limits()
     syscalls.unshare(syscalls.CLONE_NEWNET)  # it talks to nobody

@@ -5,6 +5,7 @@ over from it, or waits. One that is asked to end serves on until a successor has
 without a successor it leaves the volumes readable as they are then.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -12,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from fusefs import effects, protocol
+from fusefs import effects, protocol, readyfile
 from fusefs.config import Config
 from fusefs.errors import VolumeFailed
 from fusefs.handover import Estate, Handover
@@ -42,6 +43,7 @@ class Lifecycle:
         self._exit_code = 0
         self._serves = False
         self._ending = False
+        self._ready = contextlib.ExitStack()
         estate = Estate(
             volumes=volumes.held,
             at_rest=volumes.at_rest,
@@ -66,7 +68,8 @@ class Lifecycle:
         config = self._config
         Inheritance(self._loop, lease, config.socket, config.rank, heir).begin()
         try:
-            self._loop.run()
+            with self._ready:
+                self._loop.run()
         finally:
             self._handover.close()
             self._listener.close()
@@ -95,6 +98,7 @@ class Lifecycle:
     def _serve(self) -> None:
         self._serves = True
         self._listener.start(self._loop)
+        self._ready.enter_context(readyfile.shown(self._config.ready_file))
         log.info("the keeper serves", extra={"socket": self._config.socket})
 
     def _end(self, code: int) -> None:

@@ -1,6 +1,7 @@
-"""PID 1 of the keeper's container: starts the keeper, and starts it again at once when it dies.
+"""First process of the keeper's container: starts the keeper, and again at once when it dies.
 
-kubelet's own restart takes up to minutes, and while no keeper runs no volume has a worker.
+kubelet's own restart takes up to minutes, and while no keeper runs no volume has a worker. As PID 1
+it also reaps orphans; in a pod with the node's PIDs it is none, and the container's shim does that.
 """
 
 import logging

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 from typing_extensions import override
 
@@ -48,6 +50,12 @@ class GoBool(click.ParamType[bool]):
     help="A directory whose files may describe custom clouds; may be repeated.",
 )
 @click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A file that is there while the provider serves.",
+)
+@click.option(
     "--log-format-json",
     is_flag=False,
     flag_value="true",  # as with Go's flags, both --log-format-json and --log-format-json=true
@@ -67,6 +75,7 @@ def main(
     endpoint: str,
     cloud_name: str,
     cloud_files: tuple[str, ...],
+    ready_file: Path | None,
     log_format_json: bool,
     log_level: str,
 ) -> None:
@@ -74,7 +83,14 @@ def main(
     coredump.forbid()
     logs.configure(level=log_level, as_json=log_format_json)
     try:
-        run(Config(endpoint=endpoint, cloud_name=cloud_name, cloud_files=cloud_files))
+        run(
+            Config(
+                endpoint=endpoint,
+                cloud_name=cloud_name,
+                cloud_files=cloud_files,
+                ready_file=ready_file,
+            )
+        )
     except InvalidRequest as error:
         raise click.ClickException(str(error)) from None
 

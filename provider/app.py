@@ -6,10 +6,11 @@ import importlib.metadata
 import logging
 import os
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from provider import readyfile
 from provider.azure.clouds import STACK, CloudDirectory, public_cloud
 from provider.azure.credentials import FreshIdentities
 from provider.azure.keyvault import KeyVaults
@@ -18,6 +19,9 @@ from provider.errors import InvalidRequest
 from provider.mounts import Mounter
 from provider.server import serving, socket_path
 from provider.service import ProviderService
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +36,13 @@ class Config:
         endpoint: Where to serve.
         cloud_name: The cloud of classes that name none.
         cloud_files: Directories whose files may describe custom clouds.
+        ready_file: Is there while the provider serves.
     """
 
     endpoint: str
     cloud_name: str
     cloud_files: tuple[str, ...]
+    ready_file: Path | None = None
 
 
 def run(config: Config) -> None:
@@ -45,6 +51,7 @@ def run(config: Config) -> None:
     Raises:
         InvalidRequest: a flag or the environment has an impossible value.
     """
+    readyfile.withdraw(config.ready_file)
     path = socket_path(config.endpoint)
     check_default_cloud(config.cloud_name)
     for directory in config.cloud_files:
@@ -62,7 +69,7 @@ def run(config: Config) -> None:
         )
         clouds = CloudDirectory(default_name=config.cloud_name, allowed=config.cloud_files)
         service = ProviderService(Mounter(clouds=clouds, vaults=vaults), version=version)
-        with serving(service, path):
+        with serving(service, path), readyfile.shown(config.ready_file):
             received = signal.sigwait(_STOP_SIGNALS)
             log.info("received %s", signal.Signals(received).name)
 

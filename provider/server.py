@@ -2,8 +2,8 @@
 
 The socket is bound under a hidden name and renamed over the fixed path once it answers, so that a
 caller finds either the predecessor or a server that works, never a refused connection in between.
-gRPC removes the name that it bound, which by then is nobody's; the fixed path is removed only while
-it is still this server's socket, because a successor may have taken it.
+gRPC removes the name that it bound, which by then is nobody's; the fixed path is removed only if it
+is this server's socket, because a successor may have taken it.
 """
 
 from __future__ import annotations
@@ -126,13 +126,13 @@ def _serving(
 
 
 def _bind(server: grpc.Server, path: Path) -> tuple[int, int]:
-    """Start a server and give its socket the fixed name; return what identifies the socket."""
+    """Start a server and give its socket the fixed name; return its identity."""
     hidden = _hidden(path)
     mask = os.umask(0o077)
     try:
         server.add_insecure_port(f"unix:{hidden}")
         server.start()
-        facts = hidden.stat()
+        identity = _identity(hidden)
         hidden.replace(path)
     except (OSError, RuntimeError) as error:
         server.stop(None)
@@ -140,15 +140,29 @@ def _bind(server: grpc.Server, path: Path) -> tuple[int, int]:
         raise InvalidRequest(message, remedy="is its directory there and writable?") from error
     finally:
         os.umask(mask)
-    return facts.st_dev, facts.st_ino
+    return identity
 
 
 def _remove_own(path: Path, identity: tuple[int, int]) -> None:
-    """Remove the socket unless a successor has put its own there."""
+    """Remove the socket unless a successor has put its own there.
+
+    One may come between the look and the removal, so it is taken aside first, looked at again, and
+    given back if it was the successor's after all.
+    """
     with contextlib.suppress(FileNotFoundError):
-        facts = path.lstat()
-        if (facts.st_dev, facts.st_ino) == identity:
-            path.unlink()
+        if _identity(path) != identity:
+            return
+        aside = _hidden(path)
+        path.rename(aside)
+        if _identity(aside) != identity:
+            with contextlib.suppress(FileExistsError):  # of an even newer one
+                path.hardlink_to(aside)
+        aside.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    facts = path.lstat()
+    return facts.st_dev, facts.st_ino
 
 
 def _hidden(path: Path) -> Path:

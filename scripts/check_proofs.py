@@ -1,13 +1,14 @@
-"""Compare what the README promises with the tests that passed: scripts/check_proofs.py REPORT.
+"""Compare the README's promises with the tests that passed: scripts/check_proofs.py REPORTS.
 
 The README's "What it does" lists bullets with an id in brackets; `tests/proofs.toml` maps each id
 to the tests that show it. This fails unless both have the same ids, and unless every named test was
-collected and passed, in all its cases, in the run whose JUnit report is given. It also fails when a
-tier ran no test or a test was skipped: a promise that nobody tried is no promise.
+collected and passed, in all its cases, in the runs whose JUnit reports are given. It also fails
+when a tier ran no test or a test was skipped: a promise that nobody tried is no promise.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import tomllib
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).parent.parent
-TIERS: Final = ("unit", "stateful", "mounted", "process", "conformance")
+TIERS: Final = ("unit", "stateful", "mounted", "process", "conformance", "cluster")
 BULLET: Final = re.compile(r"^- `\[([a-z0-9-]+)\]`", re.MULTILINE)
 
 
@@ -29,10 +30,10 @@ def promised(readme: str) -> list[str]:
     return BULLET.findall(section)
 
 
-def outcomes(report: ET.Element) -> dict[str, set[str]]:
+def outcomes(*reports: ET.Element) -> dict[str, set[str]]:
     """Return for each test, named as pytest names it but without its case, how its cases ended."""
     ended: dict[str, set[str]] = {}
-    for case in report.iter("testcase"):
+    for case in itertools.chain.from_iterable(report.iter("testcase") for report in reports):
         name = f"{case.get('classname')}.{case.get('name', '').split('[', 1)[0]}"
         bad = {child.tag for child in case} & {"failure", "error", "skipped"}
         ended.setdefault(name, set()).update(bad or {"passed"})
@@ -78,7 +79,8 @@ def main() -> int:
     """Print every problem and return the exit code."""
     bullets = promised((ROOT / "README.md").read_text(encoding="utf-8"))
     proofs = tomllib.loads((ROOT / "tests" / "proofs.toml").read_text(encoding="utf-8"))["proofs"]
-    ended = outcomes(ET.parse(sys.argv[1]).getroot())  # noqa: S314 - our own report
+    reports = [ET.parse(path).getroot() for path in sys.argv[1:]]  # noqa: S314 - our own
+    ended = outcomes(*reports)
     found = [*unmatched(bullets, proofs), *unproven(proofs, ended), *untried(ended)]
     for problem in found:
         print(f"proofs: {problem}")

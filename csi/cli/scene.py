@@ -109,7 +109,7 @@ class Scene:
             *("--additional-provider-volume-paths", str(workspace.providers)),
             *("--class-dir", str(workspace.classes)),
             *("--enable-secret-rotation", "--rotation-poll-interval", "1s"),
-            *("--rotation-jitter", "0"),
+            *("--rotation-jitter", "0", "--metrics-addr", "0"),
         )
         return Program(name="node", arguments=arguments)
 

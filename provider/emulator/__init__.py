@@ -1,4 +1,4 @@
-"""A small Azure Key Vault and Entra ID on loopback TLS, for tests and the demo.
+"""A small Azure Key Vault and Entra ID on TLS, for tests and the demo.
 
 As strict as the service, for the unmodified Azure SDK with `verify_challenge_resource` on: the 401
 challenge names the vaults' parent domain, tokens are checked for tenant, audience and lifetime,
@@ -6,7 +6,7 @@ access policies hold per principal, and errors have the service's codes. Secrets
 principals with a client secret only.
 
 As a program
-    python -m provider.emulator --dir DIR --config FILE.yaml [--port N]
+    python -m provider.emulator --dir DIR --config FILE.yaml [--port N] [--address ADDRESS]
 
     serves until SIGTERM (exit 0, takes back what it wrote). `config` describes FILE.yaml: tenant,
     principals, vaults, access, first secrets. DIR then holds
@@ -15,8 +15,9 @@ As a program
     cloud.json     environment file for `cloudName: AzureStackCloud`
     hosts          hosts file with every name: login.<domain>, <vault>.vault.<domain>
     admin-token    mode 0600: who can read it may use the admin API
-    emulator.json  written last, by rename: pid, port, url, ca_file, cloud_file, hosts_file,
-                   admin_token_file, cloud_name, vault_domain, login_url, no_proxy, vaults
+    emulator.json  written last, by rename: pid, address, port, url, ca_file, cloud_file,
+                   hosts_file, admin_token_file, cloud_name, vault_domain, login_url, no_proxy,
+                   vaults
 
     python -m provider.emulator.hosts --hosts-file DIR/hosts -- COMMAND…
 
@@ -37,8 +38,16 @@ In a test
 State is in memory. After a restart the vaults hold what the configuration says, with new version
 ids; a supervisor that wants more calls `export_state(beyond=revision, wait_seconds=…)`, which
 waits for a change, keeps the answer in its own memory, and gives it to `restore_state` of the
-successor. A successor has a new authority in the same `ca.pem`; tokens that its predecessor issued
-at the same port stay valid.
+successor. A successor has a new authority in the same `ca.pem`, unless `--ca-key-file` keeps the
+old one's key; tokens that its predecessor issued at the same port stay valid.
+
+In a pod
+    args: [provider.emulator, --dir=/emulator, --config=…, --port=8443, --address=$(POD_IP),
+           --ca-key-file=/keys/ca.pem]
+
+    with the project's image, POD_IP from `status.podIP`, and /emulator and /keys writable; /keys is
+    what has to outlive the pod. The names of `hosts` belong into the clients' `hostAliases`. It is
+    a test tool: anything but loopback is for isolated networks only.
 """
 
 from __future__ import annotations

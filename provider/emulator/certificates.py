@@ -1,27 +1,37 @@
 """A certificate authority and a server certificate that live as long as the process.
 
-The private keys never reach a disk: OpenSSL reads the server's from a memory file.
+The server's private key never reaches a disk: OpenSSL reads it from a memory file. The authority's
+does only where a file is named for it; then a `ca.pem` of an earlier start trusts a later one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ipaddress
 import os
+import secrets
 import ssl
 from typing import TYPE_CHECKING
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from provider.emulator.errors import ConfigInvalid
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _LIFETIME = dt.timedelta(days=30)
 _CLOCK_SKEW = dt.timedelta(hours=1)
+_CURVE = ec.SECP256R1()
+_PEM = serialization.Encoding.PEM
+_CA_KEY = "--ca-key-file"
 
 
 @attrs.frozen(kw_only=True)
@@ -32,9 +42,14 @@ class Identity:
     ca_pem: bytes
 
 
-def make_identity(hosts: Sequence[str]) -> Identity:
-    """Return a fresh authority and a server context for host names and 127.0.0.1."""
-    ca_key = ec.generate_private_key(ec.SECP256R1())
+def make_identity(
+    hosts: Sequence[str],
+    *,
+    address: str = "127.0.0.1",
+    ca_key: ec.EllipticCurvePrivateKey | None = None,
+) -> Identity:
+    """Return an authority and a server context for host names and an address."""
+    ca_key = ca_key or ec.generate_private_key(_CURVE)
     ca_name = _name("akvfs Key Vault emulator")
     ca = (
         _builder(ca_name, ca_name, ca_key.public_key(), ca_key.public_key())
@@ -42,9 +57,9 @@ def make_identity(hosts: Sequence[str]) -> Identity:
         .add_extension(_key_usage(sign_certificates=True), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(_CURVE)
     names: list[x509.GeneralName] = [x509.DNSName(host) for host in [*hosts, "localhost"]]
-    names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    names.append(x509.IPAddress(ipaddress.ip_address(address)))
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     certificate = (
         _builder(_name(hosts[0]), ca_name, key.public_key(), ca_key.public_key())
@@ -54,14 +69,42 @@ def make_identity(hosts: Sequence[str]) -> Identity:
         .add_extension(usage, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    pem = serialization.Encoding.PEM
-    context = _server_context(private + certificate.public_bytes(pem))
-    return Identity(context=context, ca_pem=ca.public_bytes(pem))
+    context = _server_context(_private_pem(key) + certificate.public_bytes(_PEM))
+    return Identity(context=context, ca_pem=ca.public_bytes(_PEM))
+
+
+def kept_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the authority's key of an earlier start, or make it.
+
+    Raises:
+        ConfigInvalid: The file holds something else.
+        OSError: It cannot be read or made.
+    """
+    try:
+        pem = path.read_bytes()
+    except FileNotFoundError:
+        return _new_key(path)
+    with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        key = serialization.load_pem_private_key(pem, None)
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return key
+    problem = f"{path} holds no private key for an elliptic curve: remove it, a new one is made"
+    raise ConfigInvalid(_CA_KEY, problem)
+
+
+def _new_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = ec.generate_private_key(_CURVE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    hidden.touch(mode=0o600, exist_ok=False)
+    hidden.write_bytes(_private_pem(key))
+    hidden.rename(path)
+    return key
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(_PEM, form, plain)
 
 
 def _server_context(pem: bytes) -> ssl.SSLContext:

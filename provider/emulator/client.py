@@ -53,7 +53,7 @@ class EmulatorClient:
 
     @property
     def port(self) -> int:
-        """Port on 127.0.0.1."""
+        """Port on its address."""
         return self.index.port
 
     @property
@@ -214,7 +214,7 @@ class EmulatorClient:
             token = Path(index.admin_token_file).read_text("ascii")
             context = ssl.create_default_context(cafile=index.ca_file)
             connection = http.client.HTTPSConnection(
-                "127.0.0.1", index.port, timeout=timeout, context=context
+                index.address, index.port, timeout=timeout, context=context
             )
             try:
                 connection.request(

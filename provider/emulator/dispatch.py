@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ADMIN_HOSTS = frozenset({"127.0.0.1", "localhost"})
 THROTTLED = (
     "Request was not processed because too many requests were received. Reason:"
     " VaultRequestTypeLimitReached"
@@ -42,7 +41,7 @@ class Dispatcher:
             return Reply.error(ServiceError(500, "InternalServerError", "See the emulator's log."))
 
     async def _respond(self, request: Request) -> Reply:
-        if request.host in ADMIN_HOSTS:
+        if request.host in {self.state.address, "localhost"}:
             return await self._admin(request)
         trace = Trace()
         if request.host == self.state.login_host:

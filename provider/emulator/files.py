@@ -32,6 +32,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     """Content of `emulator.json`."""
 
     pid: int
+    address: str
     port: int
     url: str  # of the admin API, by IP address
     ca_file: str
@@ -85,7 +86,7 @@ class Directory:
 def describe(directory: Directory, state: EmulatorState, ca_pem: bytes, admin_token: str) -> None:
     """Write all files; `emulator.json` last."""
     hosts = [state.login_host, *(state.host_name(vault) for vault in state.vaults.values())]
-    lines = "".join(f"127.0.0.1 {host}\n" for host in hosts)
+    lines = "".join(f"{state.address} {host}\n" for host in hosts)
     cloud = {
         "name": "AzureStackCloud",
         "activeDirectoryEndpoint": f"{state.login_url}/",
@@ -94,8 +95,9 @@ def describe(directory: Directory, state: EmulatorState, ca_pem: bytes, admin_to
     }
     index = Index(
         pid=os.getpid(),
+        address=state.address,
         port=state.port,
-        url=f"https://127.0.0.1:{state.port}",
+        url=f"https://{state.address}:{state.port}",
         ca_file=str(directory.write(CA, ca_pem)),
         cloud_file=str(directory.write(CLOUD, _json(cloud))),
         hosts_file=str(directory.write(HOSTS, (_LOCALHOST + lines).encode())),
@@ -103,7 +105,7 @@ def describe(directory: Directory, state: EmulatorState, ca_pem: bytes, admin_to
         cloud_name="AzureStackCloud",
         vault_domain=f"{state.vault_domain}:{state.port}",
         login_url=state.login_url,
-        no_proxy=f".{state.vault_domain},{state.login_host},127.0.0.1",
+        no_proxy=f".{state.vault_domain},{state.login_host},{state.address}",
         vaults={
             vault.name: f"https://{state.host_name(vault)}:{state.port}/"
             for vault in state.vaults.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import logging
 import secrets
 from typing import TYPE_CHECKING
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from provider.emulator import connection, files
-from provider.emulator.certificates import make_identity
+from provider.emulator.certificates import kept_key, make_identity
 from provider.emulator.dispatch import Dispatcher
-from provider.emulator.state import EmulatorState
+from provider.emulator.errors import ConfigInvalid
+from provider.emulator.state import LOOPBACK, EmulatorState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
+_ADDRESS = "--address"
 
 
 async def serve(
@@ -29,6 +31,8 @@ async def serve(
     directory: Path,
     port: int = 0,
     *,
+    address: str = LOOPBACK,
+    ca_key_file: Path | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; started when `emulator.json` is in place.
@@ -36,18 +40,24 @@ async def serve(
     Args:
         config: Checked configuration.
         directory: Where the files go; made when missing. What was written is removed at the end.
-        port: Port on 127.0.0.1; 0 takes a free one.
+        port: Port on `address`; 0 takes a free one.
+        address: One address of this machine, which clients reach it by; loopback is for this
+            machine only.
+        ca_key_file: Holds the authority's private key, and is made if it is not there; without
+            it the key is never on a disk, and a restart has another authority.
         task_status: As `trio.Nursery.start` wants it.
 
     Raises:
         OSError: The port is taken, or the directory cannot be written.
-        ConfigInvalid: A first secret breaks a limit of the service.
+        ConfigInvalid: A first secret breaks a limit of the service, or an argument cannot be.
     """
-    (listener,) = await trio.open_tcp_listeners(port, host=LOOPBACK)
+    check_address(address)
+    ca_key = kept_key(ca_key_file) if ca_key_file else None
+    (listener,) = await trio.open_tcp_listeners(port, host=address)
     with listener.socket, files.Directory(directory) as described:
-        state = EmulatorState(config, listener.socket.getsockname()[1])
+        state = EmulatorState(config, listener.socket.getsockname()[1], address=address)
         hosts = [state.login_host, *(state.host_name(vault) for vault in state.vaults.values())]
-        identity = make_identity(hosts)
+        identity = make_identity(hosts, address=address, ca_key=ca_key)
         admin_token = secrets.token_urlsafe(32)
         dispatcher = Dispatcher(state=state, admin_token=admin_token)
         handler = functools.partial(
@@ -58,3 +68,19 @@ async def serve(
             files.describe(described, state, identity.ca_pem, admin_token)
             log.info("emulator serves", extra={"port": state.port})
             task_status.started()
+
+
+def check_address(address: str) -> None:
+    """Check that an address is one that clients can be sent to.
+
+    Raises:
+        ConfigInvalid: It is none, or stands for all of them.
+    """
+    try:
+        parsed = ipaddress.IPv4Address(address)
+    except ValueError:
+        problem = f"{address} is not an IPv4 address: give one of this machine's"
+        raise ConfigInvalid(_ADDRESS, problem) from None
+    if parsed.is_unspecified or parsed.is_multicast:
+        problem = f"{address} leads nowhere: give the address that clients reach, as a pod's own"
+        raise ConfigInvalid(_ADDRESS, problem)

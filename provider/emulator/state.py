@@ -7,7 +7,7 @@ is `export`ed over TLS by a supervisor, which keeps it in memory and `restore`s 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from provider.emulator.config import EmulatorConfig
+
+LOOPBACK: Final = "127.0.0.1"
 
 
 @attrs.frozen(kw_only=True)
@@ -57,14 +59,21 @@ class EmulatorState:
     Args:
         config: Checked configuration.
         port: Where it listens: part of every URL, so of the tokens' audience too.
+        address: Where it listens; all names lead there.
         clock: Unix time.
     """
 
     def __init__(
-        self, config: EmulatorConfig, port: int, clock: Callable[[], float] = time.time
+        self,
+        config: EmulatorConfig,
+        port: int,
+        clock: Callable[[], float] = time.time,
+        *,
+        address: str = LOOPBACK,
     ) -> None:
         self.vault_domain = f"vault.{config.domain}"
         self.login_host = f"login.{config.domain}"
+        self.address = address
         self.port = port
         self.resource = f"https://{self.vault_domain}:{port}"
         self.login_url = f"https://{self.login_host}:{port}"

@@ -51,8 +51,8 @@ class Api:
         """Use the socket at `path`, where `kubectl proxy` listens."""
         self._path = path
 
-    def get(self, path: str, **query: str) -> Thing:
-        """Return what is at a path of the API.
+    def text(self, path: str, **query: str) -> str:
+        """Return what is at a path of the API, as it comes.
 
         Raises:
             ApiError: The server says no.
@@ -61,10 +61,14 @@ class Api:
         with closing(_Connection(self._path, CALL_TIMEOUT_S)) as connection:
             connection.request("GET", _with(path, query))
             answer = connection.getresponse()
-            text = answer.read().decode()
+            text = answer.read().decode(errors="replace")
         if answer.status != http.HTTPStatus.OK:
             raise ApiError(answer.status, text)
-        found: Thing = json.loads(text)
+        return text
+
+    def get(self, path: str, **query: str) -> Thing:
+        """Return the object at a path of the API; raises as `text` does."""
+        found: Thing = json.loads(self.text(path, **query))
         return found
 
     def find(self, path: str) -> Thing | None:

@@ -2,7 +2,7 @@
 
 An entry is a folder whose name says what it was made from. It is made under a hidden name, under a
 lock, and renamed when it is complete, so an interrupted run leaves nothing that looks finished.
-Entries that nobody has used for two months go.
+Entries that nobody has used for two months go; of some kinds only the newest few are kept.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def kept(name: str, make: Callable[[Path], None]) -> Path:
+def kept(name: str, make: Callable[[Path], None], *, most: int | None = None) -> Path:
     """Return the entry of this name, after making it if it is not there.
 
     Args:
         name: Of the folder, with a digest of what it is made from.
         make: Fills an empty folder; what it raises is passed on and nothing is kept.
+        most: How many entries of the kind are kept: those that were used last.
     """
     entry = folder() / name
     with locked(name):
@@ -72,13 +73,15 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
             make(Path(hidden))
             Path(hidden).rename(entry)
     os.utime(entry)
-    _forget_unused(name.partition("-")[0])
+    _forget(name.partition("-")[0], most)
     return entry
 
 
-def _forget_unused(kind: str) -> None:
-    """Remove entries of a kind that nobody has asked for in a long time."""
+def _forget(kind: str, most: int | None) -> None:
+    """Remove entries of a kind that nobody has asked for in a long time, or that are too many."""
     oldest = time.time() - UNUSED_S
-    for entry in folder().glob(f"{kind}-*"):
-        if entry.stat().st_mtime < oldest:
+    entries = sorted(folder().glob(f"{kind}-*"), key=lambda entry: entry.stat().st_mtime)
+    excess = 0 if most is None else max(0, len(entries) - most)
+    for number, entry in enumerate(entries):
+        if number < excess or entry.stat().st_mtime < oldest:
             shutil.rmtree(entry)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cluster.api import ApiError
-from harness.waiting import NotInTime
+from harness.waiting import NotInTime, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,6 +174,39 @@ class Cluster:
         except (OSError, ApiError) as error:
             return [f"(events are not to be had: {error})"]
         return [f"{each['reason']}: {each['message']}" for each in items]
+
+    def wait_for_event(
+        self, name: str, text: str, *, namespace: str = "default", timeout_s: float = POD_TIMEOUT_S
+    ) -> str:
+        """Return the first event of an object that contains a text, as `reason: message`.
+
+        Raises:
+            NotInTime: There is none; the message holds those that there are.
+        """
+        found: list[str] = []
+
+        def told() -> bool:
+            found[:] = self.events(name, namespace=namespace)
+            return any(text in each for each in found)
+
+        try:
+            eventually(told, f"an event of {name}: {text}", timeout_s=timeout_s, pause_s=RETRY_S)
+        except NotInTime as error:
+            error.add_note("\n".join(found))
+            raise
+        return next(each for each in found if text in each)
+
+    def log(
+        self, pod: str, container: str, *, namespace: str = "default", lines: int | None = None
+    ) -> str:
+        """Return what a container has written, or the last lines of it.
+
+        Raises:
+            ApiError: There is no such container, or it has not started.
+        """
+        path = f"{path_of('pods', namespace)}/{pod}/log"
+        end = {} if lines is None else {"tailLines": str(lines)}
+        return self.api.text(path, container=container, **end)
 
     def _run(self, program: str, arguments: Sequence[str], text: str, timeout_s: float) -> str:
         done = subprocess.run(

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from cluster import remains
+from cluster import images, remains, table
+from cluster.addresses import NEXT_DRIVER_IMAGE
+from cluster.driver import Driver
 from cluster.material import Material, material
 from cluster.node import node
+from cluster.vault import vault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _pytest.terminal import TerminalReporter
 
@@ -40,12 +43,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     assert capture is not None
     with capture.global_and_fixture_disabled():
         material()
+        fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        if "session_driver" in fixtures:
+            images.driver()
+        if "next_image" in fixtures:
+            images.next_driver()
 
 
 def pytest_terminal_summary(
     terminalreporter: TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Say where the node's logs are if a test failed."""
+    """Print the table of scenarios, and say where the node's logs are if a test failed."""
+    reports = (
+        each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])
+    )
+    terminalreporter.write(table.lines(reports))
     if exitstatus and LOGS in config.stash:
         terminalreporter.write_line(f"logs of the node: {config.stash[LOGS]}")
 
@@ -94,3 +106,45 @@ def cluster(session_cluster: Cluster) -> Cluster:
     """Provide the node; after a test that broke it, the next one says so at once."""
     assert session_cluster.node.broken() == [], "a test before this one has broken the node"
     return session_cluster
+
+
+@pytest.fixture(scope="session")
+def session_driver(
+    session_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Driver]:
+    """Provide the driver, installed once; it ends with the node."""
+    folder = tmp_path_factory.mktemp("driver")
+    session_cluster.node.import_image(images.driver())
+    with vault(session_cluster.node, folder / "vault") as its_vault:
+        installed = Driver(cluster=session_cluster, vault=its_vault, folder=folder)
+        installed.install()
+        yield installed
+
+
+@pytest.fixture
+def driver(cluster: Cluster, session_driver: Driver) -> Iterator[Driver]:
+    """Provide the driver when it is ready, since a test before this one may have replaced it.
+
+    The test's pods in the default namespace go with the test, even one that failed.
+    """
+    assert cluster is session_driver.cluster
+    session_driver.wait_until_ready()
+    yield session_driver
+    cluster.kubectl("delete", "pod", "--all")
+
+
+@pytest.fixture(scope="session")
+def next_image(session_cluster: Cluster) -> str:
+    """Provide the name of the image of the next release, which the node has."""
+    session_cluster.node.import_image(images.next_driver())
+    return NEXT_DRIVER_IMAGE
+
+
+@pytest.fixture
+def row(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> table.Row:
+    """Provide the test's row in the table of scenarios."""
+    name: str = request.node.name
+    record_property(table.SCENARIO, name.removeprefix("test_").replace("_", " "))
+    return table.Row(record_property)

@@ -7,6 +7,7 @@ same files build with docker where there is a registry.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster import cache, roots
-from cluster.addresses import DRIVER_IMAGE, PAUSE_IMAGE, READER_IMAGE
+from cluster.addresses import DRIVER_IMAGE, NEXT_DRIVER_IMAGE, PAUSE_IMAGE, READER_IMAGE
 from cluster.commands import run
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ STATIC_C: Final = ("gcc", "-O2", "-Wall", "-static", "-s", "-o")
 # may install into the folder without the machine noticing.
 CERTIFICATES: Final = "/etc/ssl/certs"
 MOST_STEPS: Final = 200  # of about ten builds; they take three gigabytes
+# What deploy/Dockerfile copies, and itself.
+COPIED: Final = (
+    *("LICENSE", "README.md", "THIRD_PARTY_NOTICES.md", "csi", "deploy/Dockerfile", "fusefs"),
+    *("provider", "pyproject.toml", "requirements"),
+)
+VERSION_LABEL: Final = "org.opencontainers.image.version"
+MOST_DRIVERS: Final = 4  # each takes 0.4 gigabytes
 _ARCHIVE: Final = "image.tar"
 
 
@@ -39,6 +47,7 @@ def build(
     archive: Path,
     dockerfile: Path | None = None,
     arguments: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Path:
     """Build an image and write it to a file that `Cluster.import_image` takes; return the file.
 
@@ -49,7 +58,9 @@ def build(
         tag: The image's name.
         archive: The file; it is replaced.
         dockerfile: Instead of the one in the context.
-        arguments: Build arguments.
+        arguments: Build arguments. Of one that stands in a label only, buildah does not notice
+            that it has changed.
+        labels: In place of the Dockerfile's, or beside them.
 
     Raises:
         CommandFailed: As buildah says.
@@ -57,7 +68,7 @@ def build(
     with cache.locked("images"):
         _tidy_storage()
         _make_base()
-        _bud(context, tag, dockerfile=dockerfile, arguments=arguments)
+        _bud(context, tag, dockerfile=dockerfile, arguments=arguments, labels=labels)
         archive.unlink(missing_ok=True)
         _buildah("push", "--quiet", tag, f"docker-archive:{archive}:{tag}")
     return archive
@@ -88,21 +99,45 @@ def reader() -> Path:
     return _kept("reader", READER_IMAGE, compile_to)
 
 
-def driver(archive: Path, *, tag: str = DRIVER_IMAGE) -> Path:
-    """Build the project's own image from the working tree into a file, and return the file.
+@functools.cache  # a run has one, whatever is edited meanwhile
+def driver(tag: str = DRIVER_IMAGE, *, version: str = "0.1.0") -> Path:
+    """Return the archive of the project's own image, after building it from the working tree.
 
-    It takes a minute and a half the first time, and seconds when only the code has changed.
+    That takes minutes the first time, half a minute when the code has changed, else nothing.
+
+    Args:
+        tag: Its name.
+        version: In a label; images of another version have another digest.
     """
     wanted = {"PIP_CERT": f"{CERTIFICATES}/ca-certificates.crt"}
     if "PIP_INDEX_URL" in os.environ:
         wanted["PIP_INDEX_URL"] = os.environ["PIP_INDEX_URL"]
-    return build(
-        PROJECT,
-        tag=tag,
-        archive=archive,
-        dockerfile=PROJECT / "deploy" / "Dockerfile",
-        arguments=wanted,
-    )
+
+    def make(target: Path) -> None:
+        cache.say(f"building the image {tag}")
+        build(
+            PROJECT,
+            tag=tag,
+            archive=target / _ARCHIVE,
+            dockerfile=PROJECT / "deploy" / "Dockerfile",
+            arguments=wanted,
+            labels={VERSION_LABEL: version},
+        )
+
+    sources = [f"{path.relative_to(PROJECT)}\0".encode() + path.read_bytes() for path in _copied()]
+    entry = f"driver-{cache.digest(BASE, tag, VERSION_LABEL, version, *sources)}"
+    return cache.kept(entry, make, most=MOST_DRIVERS) / _ARCHIVE
+
+
+def next_driver() -> Path:
+    """Return the archive of the image of the next release: the same code, another digest."""
+    return driver(NEXT_DRIVER_IMAGE, version="0.1.1")
+
+
+def _copied() -> list[Path]:
+    """Return the files that the project's own image is made from."""
+    files = (path for name in COPIED for path in [PROJECT / name, *(PROJECT / name).rglob("*")])
+    return sorted(path for path in files if path.is_file() and path.parent.name != "__pycache__")
 
 
 def _kept(name: str, tag: str, compile_to: Callable[[Path], None]) -> Path:
@@ -149,6 +184,7 @@ def _bud(
     *,
     dockerfile: Path | None = None,
     arguments: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     _buildah(
         "bud",
@@ -160,6 +196,7 @@ def _bud(
         f"--file={dockerfile or context / 'Dockerfile'}",
         f"--tag={tag}",
         *(f"--build-arg={name}={value}" for name, value in (arguments or {}).items()),
+        *(f"--label={name}={value}" for name, value in (labels or {}).items()),
         str(context),
     )
 

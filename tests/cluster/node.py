@@ -39,6 +39,8 @@ class Node:
         machine: Its namespaces.
         processes: Its programs by name; `restart` and the like are theirs.
         api: The API server.
+        neighbours: Called with the machine's PID 1 after each boot, before any program: what is
+            outside the node and reached through its network.
     """
 
     def __init__(self, folder: Path, logs: Path, material: Material) -> None:
@@ -57,6 +59,7 @@ class Node:
             log=logs / "machine.log",
         )
         self.processes: dict[str, Process] = {}
+        self.neighbours: list[Callable[[int], None]] = []
         self._folder = folder
         self._material = material
         self.api = Api(folder / "api.sock")
@@ -160,6 +163,8 @@ class Node:
 
     def _start(self, *, images: Sequence[Path]) -> None:
         self.machine.boot()
+        for tell in self.neighbours:
+            tell(self.machine.init)
         for name in ("etcd", "containerd", "kube-apiserver"):
             self._run(name)
         self._serve_api()

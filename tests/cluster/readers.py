@@ -77,7 +77,7 @@ def reads(
     namespace: str = "default",
 ) -> Reads:
     """Return what one of a pod's readers met between two times, to a tenth of a second."""
-    log = cluster.kubectl("logs", f"--namespace={namespace}", pod, f"--container={program}")
+    log = cluster.log(pod, program, namespace=namespace)
     return total(log.splitlines(), begin_ms=begin_ms, end_ms=end_ms)
 
 

@@ -21,6 +21,7 @@ NODE_PACKAGES: Final = (
     "containernetworking-plugins",
     "etcd-server",
     "iproute2",
+    "plocate",  # its updatedb walks through every mount, as agents on real nodes do
     "runc",
 )
 LAYER: Final = Path(__file__).parent / "layer.sh"

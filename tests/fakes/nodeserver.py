@@ -36,6 +36,8 @@ def config_for(directory: Path = Path("/nowhere"), **changes: Any) -> Config:  #
         kubelet_root=ROOT,
         kubelet_csi_socket=str(directory / "csi.sock"),
         registration_dir=None,
+        metrics_address=None,
+        ready_file=None,
         class_dir=directory / "classes",
         kubeconfig=None,
         provider_dirs=(directory,),
@@ -44,6 +46,7 @@ def config_for(directory: Path = Path("/nowhere"), **changes: Any) -> Config:  #
         poll_interval=120.0,
         poll_interval_floor=10.0,
         rotation_jitter=0.0,
+        class_change_spread=0.0,
         threads=8,
         provider_timeout=60.0,
     )

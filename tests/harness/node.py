@@ -206,6 +206,7 @@ def _node_server(
         f"--provider-volume={directory / 'providers'}",
         "--additional-provider-volume-paths=",
         f"--class-dir={directory / 'classes'}",
+        "--metrics-addr=0",
         *flags,
     ]
     return Program("node server", arguments, log=directory / "csi.log")

@@ -20,6 +20,7 @@ from cluster.chart.rendering import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from cluster.chart.rendering import Helm
@@ -33,7 +34,10 @@ def test_chart_passes_strict_lint(helm: Helm) -> None:
 
 
 def test_release_leaves_the_keeper_alone(helm: Helm, tmp_path: Path) -> None:
-    """A new chart with another node server, provider and settings has the same keeper pods."""
+    """A new chart with another node server, provider and settings has the same keeper pods.
+
+    To the byte: Kubernetes would not mind another order of keys, but then this proves more.
+    """
     newer = tmp_path / "chart"
     shutil.copytree(CHART, newer)
     about = yaml.safe_load((newer / "Chart.yaml").read_text())
@@ -44,18 +48,33 @@ def test_release_leaves_the_keeper_alone(helm: Helm, tmp_path: Path) -> None:
         "logFormatJSON": True,
         "logLevel": "debug",
         "commonLabels": {"team": "a"},
+        "tokenRequests": [{"audience": "a"}],
+        "maxCallRecvMsgSize": 1024,
+        "rotationPollInterval": "5m",
         "linux": {
-            "image": {"digest": f"sha256:{'0' * 64}"},
+            "image": {"repository": "registry.example/a", "digest": f"sha256:{'0' * 64}"},
+            "driver": {"resources": {"limits": {"memory": "1Gi"}}},
+            "env": [{"name": "A", "value": "b"}],
+            "providersDir": "/var/run/p",
+            "volumes": [{"name": "a", "emptyDir": {}}],
             "podLabels": {"team": "a"},
             "podAnnotations": {"note": "a"},
             "priorityClassName": "",
         },
         "provider": {"cloudFiles": {"lab.json": CLOUD}},
     }
+    assert keeper_text(helm, values, newer) == keeper_text(helm, {}, CHART)
     before, after = helm.render(), helm.render(values, chart=newer)
-    assert template_of(after, KEEPER) == template_of(before, KEEPER)
     for changed in (NODE, PROVIDER):
         assert template_of(after, changed) != template_of(before, changed)
+
+
+def keeper_text(helm: Helm, values: Mapping[str, object], chart: Path) -> str:
+    """Return the keeper's pod template as helm writes it."""
+    shown = ("template", "akvfs", str(chart), "--show-only=templates/keeper.yaml")
+    _, found, text = helm.run(*shown, values=values).partition("\n  template:\n")
+    assert found
+    return text
 
 
 def test_keeper_follows_its_own_image(helm: Helm) -> None:
@@ -136,6 +155,28 @@ def test_roles_have_the_references_names(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize("daemonset", DAEMONSETS)
+def test_probes_look_for_the_ready_file(helm: Helm, daemonset: str) -> None:
+    """The file that the program is told to have is what probes look for, in a folder of the pod."""
+    objects = helm.render()
+    container = container_of(objects, daemonset)
+    [file] = [
+        one.removeprefix("--ready-file=")
+        for one in container["args"]
+        if one.startswith("--ready-file=")
+    ]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["exec"] == {"command": ["test", "-e", file]}
+    assert "livenessProbe" not in container
+    [mount] = [one for one in container["volumeMounts"] if file.startswith(one["mountPath"] + "/")]
+    [volume] = [
+        one
+        for one in template_of(objects, daemonset)["spec"]["volumes"]
+        if one["name"] == mount["name"]
+    ]
+    assert volume == {"name": mount["name"], "emptyDir": {}}
+
+
+@pytest.mark.parametrize("daemonset", DAEMONSETS)
 def test_pods_are_replaced_by_surge(helm: Helm, daemonset: str) -> None:
     """The new pod is there before the old one goes."""
     spec = helm.render()["DaemonSet", daemonset]["spec"]
@@ -143,6 +184,10 @@ def test_pods_are_replaced_by_surge(helm: Helm, daemonset: str) -> None:
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
+    assert spec["minReadySeconds"] > 0
+    assert not [
+        one for one in container_of(helm.render(), daemonset).get("ports", ()) if "hostPort" in one
+    ]
     assert spec["template"]["spec"]["priorityClassName"] == "system-node-critical"
 
 
@@ -163,6 +208,16 @@ def test_node_pods_look_like_the_references(helm: Helm) -> None:
     container = container_of(objects, NODE)
     assert container["name"] == "secrets-store"
     assert [port["containerPort"] for port in container["ports"]] == [8095]
+
+
+@pytest.mark.parametrize(
+    ("address", "ports"), [("127.0.0.1:9000", [9000]), ("[::1]:80", [80]), ("0", [])]
+)
+def test_metrics_are_where_they_should_be(helm: Helm, address: str, ports: list[int]) -> None:
+    """The node server listens there, and the pod names the port."""
+    container = container_of(helm.render({"linux": {"metricsAddr": address}}), NODE)
+    assert f"--metrics-addr={address}" in container["args"]
+    assert [port["containerPort"] for port in container.get("ports", [])] == ports
 
 
 @pytest.mark.parametrize("rotation", [False, True])

@@ -29,7 +29,8 @@ def test_kubelets_root_reaches_every_path(helm: Helm) -> None:
     assert "--kubelet-root=/data/kubelet" in node
     plugin = "/data/kubelet/plugins/csi-secrets-store"
     assert f"--kubelet-registration-path={plugin}/csi.sock" in node
-    paths = [volume["hostPath"]["path"] for volume in template_of(objects, NODE)["spec"]["volumes"]]
+    volumes = template_of(objects, NODE)["spec"]["volumes"]
+    paths = [one["hostPath"]["path"] for one in volumes if "hostPath" in one]
     assert plugin in paths
     assert "/data/kubelet/plugins_registry" in paths
 
@@ -41,12 +42,27 @@ def test_provider_directories_are_mounted_as_named(helm: Helm) -> None:
     spec, container = template_of(objects, NODE)["spec"], container_of(objects, NODE)
     assert "--provider-volume=/var/run/p" in container["args"]
     assert "--additional-provider-volume-paths=/etc/a,/etc/b" in container["args"]
-    hosts = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]}
-    mounted = {mount["mountPath"]: hosts[mount["name"]] for mount in container["volumeMounts"]}
+    hosts = {one["name"]: one["hostPath"]["path"] for one in spec["volumes"] if "hostPath" in one}
+    mounted = {one["mountPath"]: hosts.get(one["name"]) for one in container["volumeMounts"]}
     for directory in ("/var/run/p", "/etc/a", "/etc/b"):
         assert mounted[directory] == directory
     provider = template_of(objects, PROVIDER)["spec"]["volumes"]
-    assert [volume["hostPath"]["path"] for volume in provider] == ["/var/run/p"]
+    assert [one["hostPath"]["path"] for one in provider if "hostPath" in one] == ["/var/run/p"]
+
+
+def test_keeper_sees_the_accounts_of_the_node(helm: Helm) -> None:
+    """It reads the node's file of accounts, not its image's; or none, where nodes have none."""
+    objects = helm.render()
+    container = container_of(objects, KEEPER)
+    [mount] = [one for one in container["volumeMounts"] if one["name"] == "passwd"]
+    [volume] = [
+        one for one in template_of(objects, KEEPER)["spec"]["volumes"] if one["name"] == "passwd"
+    ]
+    assert volume["hostPath"] == {"path": "/etc/passwd", "type": "File"}
+    assert mount["readOnly"] is True
+    assert f"--passwd-file={mount['mountPath']}" in container["args"]
+    without = helm.render({"keeper": {"passwdFile": ""}})
+    assert "passwd" not in str(template_of(without, KEEPER))
 
 
 def test_cloud_files_reach_the_provider_unlinked(helm: Helm) -> None:
@@ -99,10 +115,13 @@ def test_provider_can_be_left_out(helm: Helm) -> None:
         ("secrets-store-csi-driver.enableSecretRotation", True, "at the top level"),
         ("enableSecretRotations", True, "'enableSecretRotations' not allowed"),
         ("linux.imag.tag", "1", "'imag' not allowed"),
+        ("linux.metricsAddr", "8095", "/linux/metricsAddr"),
+        ("classChangeSpread", "5", "/classChangeSpread"),
         ("rotationPollInterval", "2 minutes", "/rotationPollInterval"),
         ("keeper.image.tag", "", "/keeper/image"),
         ("keeper.memory", "lots", "/keeper/memory"),
         ("keeper.workerUidBase", 0, "/keeper/workerUidBase"),
+        ("keeper.passwdFile", "passwd", "/keeper/passwdFile"),
         ("linux.kubeletRootDir", "kubelet", "/linux/kubeletRootDir"),
         ("linux.podLabels.app", "x", "/linux/podLabels"),
         ("provider.cloudName", "AzureStackCloud", "/provider/cloudName"),

@@ -215,16 +215,16 @@ class LifecycleMachine(RuleBasedStateMachine):
         self._scope.cancel()
         self.loop.run(self._stopped.wait)
 
-    def _publish(self, pod: str) -> Callable[[], Awaitable[None]]:
+    def _publish(self, pod: str) -> Callable[[], Awaitable[object]]:
         """Return a publish with credentials that nobody has seen, as kubelet sends it."""
         self.tokens += 1
         credentials = Credentials(tokens=f"token {self.tokens}")
         return partial(self.here.core.node.publish, publish_request(pod, credentials=credentials))
 
-    def _unpublish(self, pod: str) -> Callable[[], Awaitable[None]]:
+    def _unpublish(self, pod: str) -> Callable[[], Awaitable[object]]:
         return partial(self.here.core.node.unpublish, unpublish_request(pod))
 
-    def _call(self, call: Callable[[], Awaitable[None]]) -> Exception | None:
+    def _call(self, call: Callable[[], Awaitable[object]]) -> Exception | None:
         try:
             self.loop.run(call)
         except (CsiError, FusefsError, Defect) as error:

@@ -30,7 +30,7 @@ class Expected:
     running_since: float | None = None
     earliest: float = 0.0
     latest: float = 0.0
-    again: bool = False
+    again_by: float | None = None
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -52,8 +52,8 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.schedule.add(volume, group, interval, self.now)
         latest = self.now + interval * (1 + JITTER)
         before = self.model.get(volume)
-        again = before is not None and before.again
-        self.model[volume] = Expected(group, earliest=self.now, latest=latest, again=again)
+        again_by = None if before is None else before.again_by
+        self.model[volume] = Expected(group, earliest=self.now, latest=latest, again_by=again_by)
 
     @rule(volume=NAMES)
     def unpublish(self, volume: VolumeId) -> None:
@@ -105,15 +105,17 @@ class ScheduleMachine(RuleBasedStateMachine):
         expected.running_since = None
         self._repeat(expected)
 
-    @rule(volume=NAMES)
-    def outdate(self, volume: VolumeId) -> None:
-        """A class is edited: what is under way is repeated, everything else is due."""
-        self.schedule.outdate(volume, self.now)
-        expected = self.model.get(volume)
-        if expected is not None and expected.running_since is not None:
-            expected.again = True
-        elif expected is not None:
-            expected.earliest = expected.latest = self.now
+    @rule(volumes=st.sets(NAMES), spread=st.sampled_from([0.0, 5.0]))
+    def outdate(self, volumes: set[VolumeId], spread: float) -> None:
+        """A class is edited: everything is due within the spread, or after what is under way."""
+        self.schedule.outdate(volumes, self.now, spread=spread)
+        for volume in volumes & self.model.keys():
+            expected = self.model[volume]
+            if expected.running_since is not None:
+                expected.again_by = self.now + spread
+            else:
+                expected.earliest = min(expected.earliest, self.now)
+                expected.latest = self.now + spread
 
     @rule(volume=NAMES)
     def hasten(self, volume: VolumeId) -> None:
@@ -135,9 +137,9 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     def _repeat(self, expected: Expected) -> None:
         """After the end of a refresh that was outdated, the next is due."""
-        if expected.again:
-            expected.again = False
-            expected.earliest = expected.latest = self.now
+        if expected.again_by is not None:
+            expected.earliest, expected.latest = 0.0, expected.again_by
+            expected.again_by = None
 
     def _pass(self, seconds: float) -> None:
         """Let time pass without looking: the loop may be late."""

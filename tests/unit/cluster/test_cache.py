@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,17 @@ def test_long_unused_entry_is_removed(folder: Path) -> None:
         os.utime(entry, (0, 0))
     new = cache.kept("thing-2", fill)
     assert [path.exists() for path in (old, other, new)] == [False, True, True]
+    assert folder == new.parent
+
+
+def test_entries_beyond_the_most_are_removed(folder: Path) -> None:
+    """Of a kind that is kept in small numbers, those used last stay; of other kinds all do."""
+    other = cache.kept("other-1", fill)
+    old, used = cache.kept("thing-1", fill), cache.kept("thing-2", fill)
+    os.utime(other, (1, 1))
+    os.utime(old, (time.time() - 60, time.time() - 60))
+    new = cache.kept("thing-3", fill, most=2)
+    assert [path.exists() for path in (old, used, new, other)] == [False, True, True, True]
     assert folder == new.parent
 
 

@@ -309,9 +309,10 @@ async def test_class_that_cannot_be_used_is_refused(tmp_path: Path, row: ClassRo
 
 @attrs.frozen(kw_only=True)
 class ReplyRow(Row):
-    """A provider's reply that cannot be shown."""
+    """A provider's reply that cannot be shown; `calls` is what the keeper is told."""
 
     reply: v1alpha1_pb2.MountResponse
+    calls: tuple[str, ...] = ()
 
 
 def _path_row(name: str, problem: str, *paths: str) -> ReplyRow:
@@ -355,6 +356,7 @@ REPLIES = [
         starts=MOUNT_FAILED + "no files in the reply",
         field='provider "azure"',
         remedy="driver-writes-secrets",
+        calls=("unpublish",),  # it may have put files into the target
     ),
     ReplyRow(
         name="error code",
@@ -377,14 +379,14 @@ REPLIES = [
 
 @pytest.mark.parametrize("row", REPLIES, ids=_name)
 async def test_reply_that_cannot_be_shown_leaves_nothing(tmp_path: Path, row: ReplyRow) -> None:
-    """A reply that is no tree, incomplete or too large fails the publish before the keeper."""
+    """A reply that is no tree, incomplete or too large fails the publish, nothing is mounted."""
     write_class(tmp_path)
     async with served(tmp_path, max_reply_bytes=1 << 15) as node:
         with provider_at(tmp_path / "azure.sock") as provider:
             provider.answer = lambda *_: row.reply
             code, details = await node.fails(node.node.NodePublishVolume, publish_message())
     _check(row, code, details)
-    assert (node.keeper.calls, node.keeper.kept) == ([], {})
+    assert (node.keeper.calls, node.keeper.kept) == ([*row.calls], {})
 
 
 @pytest.mark.parametrize("name", ["PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND", "UNKNOWN"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -61,15 +62,37 @@ async def test_edited_class_refreshes_volumes_at_once(tmp_path: Path) -> None:
     assert '"keyvaultName":"other"' in providers.calls[-1][1].attributes
 
 
-async def test_publish_and_unpublish_leave_a_status(tmp_path: Path) -> None:
-    """It is written beside the publish, and stays for the pod's owner reference."""
+async def test_status_is_there_when_a_publish_returns(tmp_path: Path) -> None:
+    """Written once, whatever kubelet repeats; it stays for the pod's owner reference."""
     with kube_api(tmp_path) as kube:
         kube.server.put_class(SPEC.class_name, SPEC.namespace)
         async with _core(kube, FakeProviders()) as core:
             await core.node.publish(publish_request())
-            await poll_value(lambda: (STATUSES, SPEC.namespace, NAME) in kube.server.objects, True)  # noqa: FBT003
+            assert (STATUSES, SPEC.namespace, NAME) in kube.server.objects
+            await core.node.publish(publish_request())
             await core.node.unpublish(unpublish_request())
         assert kube.server.verbs(STATUSES) == ["create"]
+
+
+async def test_unpublish_waits_for_no_status(tmp_path: Path) -> None:
+    """A publish waits for the API without the lock of its volume."""
+    answer = threading.Event()
+    keeper = FakeKeeper()
+
+    def hold(verb: str, _: str) -> None:
+        if verb == "create":
+            answer.wait(20)
+
+    with kube_api(tmp_path) as kube:
+        kube.server.put_class(SPEC.class_name, SPEC.namespace)
+        kube.server.hook = hold
+        async with _core(kube, FakeProviders(), keeper) as core, trio.open_nursery() as nursery:
+            nursery.start_soon(core.node.publish, publish_request())
+            await poll_value(lambda: kube.server.verbs(STATUSES), ["create"])
+            with trio.fail_after(2):
+                await core.node.unpublish(unpublish_request())
+            assert keeper.kept == {}
+            answer.set()
 
 
 async def test_superseded_node_server_writes_no_status(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from csi.config import Config, command, version
+from csi.scrape import Address
 
 REQUIRED = ("--nodeid=node-1", "--keeper-socket=/k/keeper.sock", "--class-dir=/classes")
 
@@ -42,6 +43,7 @@ def test_defaults_are_those_of_the_reference() -> None:
         4194304,
     )
     assert (config.registration_dir, config.log_json) == (None, False)
+    assert config.metrics_address == Address(host=None, port=8095)
     assert config.kubelet_csi_socket == str(config.csi_socket) == "/csi/csi.sock"
 
 
@@ -57,6 +59,12 @@ def test_defaults_are_those_of_the_reference() -> None:
 def test_booleans_are_written_as_in_go(flags: list[str], *, rotation: bool) -> None:
     """With and without a value, also before another flag."""
     assert _parse(*flags).rotation is rotation
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_metrics_can_be_left_out(value: str) -> None:
+    """As in the reference, whose zero means the same."""
+    assert _parse(f"--metrics-addr={value}").metrics_address is None
 
 
 @pytest.mark.parametrize(
@@ -79,11 +87,14 @@ def test_every_flag_reaches_the_configuration() -> None:
         "--provider-volume",
         "/c",
         "--registration-dir=/plugins",
+        "--metrics-addr=127.0.0.1:9000",
+        "--ready-file=/tmp/ready",
         "--kubelet-registration-path=/var/lib/kubelet/plugins/x/csi.sock",
         "--kubelet-root=/var/lib/kubelet/",
         "--rotation-poll-interval=1h30m",
         "--rotation-poll-interval-floor=1s",
         "--rotation-jitter=0.5",
+        "--class-change-spread=0",
         "--grpc-threads=8",
         "--filesystem=tmpfs",
         "--log-format-json",
@@ -91,11 +102,14 @@ def test_every_flag_reaches_the_configuration() -> None:
     )
     assert config.provider_dirs == (Path("/a"), Path("/b"), Path("/c"))
     assert config.registration_dir == Path("/plugins")
+    assert config.metrics_address == Address(host="127.0.0.1", port=9000)
+    assert config.ready_file == Path("/tmp/ready")
     assert config.kubelet_csi_socket == "/var/lib/kubelet/plugins/x/csi.sock"
     assert config.kubelet_root == "/var/lib/kubelet"
     assert (config.poll_interval, config.poll_interval_floor) == (5400.0, 1.0)
     assert (config.rotation_jitter, config.threads) == (0.5, 8)
     assert config.filesystem == "tmpfs"
+    assert config.class_change_spread == 0.0
     assert (config.log_json, config.log_level) == (True, "debug")
 
 
@@ -107,6 +121,11 @@ def test_every_flag_reaches_the_configuration() -> None:
         ("--rotation-poll-interval=120", "write a number and a unit"),
         ("--rotation-jitter=2", "0<=x<=1"),
         ("--enable-secret-rotation=maybe", "not a valid boolean"),
+        ("--rotation-poll-interval=0s", "not a duration above zero"),
+        ("--class-change-spread=5", "write a number and a unit"),
+        ("--metrics-addr=8095", "write :8095"),
+        ("--ready-file=/nowhere/ready", "name a file in a writable directory"),
+        ("--ready-file=/", "is a directory"),
         ("--kubelet-root=kubelet", "must be an absolute path"),
         ("--max-call-recv-msg-size=0", "x>=1"),
         ("--filesystem=ramfs", "'auto', 'fuse', 'tmpfs'"),
@@ -186,6 +205,7 @@ def _start(directory: Path, **options: str) -> subprocess.Popen[str]:
         "nodeid": "node-1",
         "keeper-socket": str(directory / "keeper.sock"),
         "class-dir": str(directory),
+        "metrics-addr": "0",
         **options,
     }
     return subprocess.Popen(

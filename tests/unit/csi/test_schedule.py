@@ -93,7 +93,7 @@ def test_outdated_refresh_is_followed_by_another(*, works: bool, regrouped: bool
     schedule = Schedule(node="n", jitter=0)
     schedule.add(A, "group", 3600, now=0)
     schedule.start(A, now=100)
-    schedule.outdate(A, now=101)
+    schedule.outdate([A], now=101, spread=0)
     assert schedule.take_due(101) == []
     if regrouped:
         schedule.add(A, "other", 3600, now=102)
@@ -110,11 +110,51 @@ def test_outdated_volume_is_refreshed_at_once() -> None:
     """And once."""
     schedule = Schedule(node="n", jitter=0)
     schedule.add(A, "group", 3600, now=0)
-    schedule.outdate(A, now=100)
-    schedule.outdate(B, now=100)
+    schedule.outdate([A, B], now=100, spread=0)
     assert schedule.take_due(100) == [A]
     schedule.succeeded(A, 3600, now=101)
     assert schedule.take_due(101) == []
+
+
+def test_outdated_groups_take_their_own_moments() -> None:
+    """Within the spread; volumes of one group together, so that their reads can be merged."""
+    schedule = Schedule(node="n", jitter=0)
+    volumes = [VolumeId(f"{group}{number}") for group in range(20) for number in range(3)]
+    for volume in volumes:
+        schedule.add(volume, volume[:-1], 3600, now=0)
+    schedule.outdate(volumes, now=100, spread=5)
+    taken: dict[float, list[VolumeId]] = {}
+    while (moment := schedule.next_due()) < 3600:
+        taken[moment] = schedule.take_due(moment)
+    assert [len(volumes) for volumes in taken.values()] == [3] * 20
+    assert all(len({volume[:-1] for volume in volumes}) == 1 for volumes in taken.values())
+    assert 100 <= min(taken) < 101
+    assert 104 < max(taken) <= 105
+
+
+def test_nodes_take_an_edit_at_different_moments() -> None:
+    """A cluster does not ask the vault in the same second everywhere."""
+    moments = set()
+    for number in range(50):
+        schedule = Schedule(node=f"node-{number}", jitter=0)
+        schedule.add(A, "group", 3600, now=0)
+        schedule.outdate([A], now=100, spread=5)
+        moments.add(schedule.next_due())
+    assert len(moments) == 50
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_edits_without_end_put_nothing_off(*, running: bool) -> None:
+    """The first edit's moment holds, however many follow."""
+    schedule = Schedule(node="n", jitter=0)
+    schedule.add(A, "group", 3600, now=0)
+    if running:
+        schedule.start(A, now=99)
+    for moment in range(100, 106):
+        schedule.outdate([A], now=moment, spread=5)
+    if running:
+        schedule.succeeded(A, 3600, now=106)
+    assert schedule.take_due(106) == [A]
 
 
 def test_unknown_volumes_are_ignored() -> None:

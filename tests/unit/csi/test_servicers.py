@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from csi._pb import csi_pb2
+from fakes.keeper import FakeKeeper
 from fakes.kubelet import publish_message, target_of, unpublish_message
 from fakes.nodeserver import served, write_class
 from fakes.providersocket import mount_response, provider_at
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from fakes.nodeserver import Served
     from provider._pb import v1alpha1_pb2
 
 
@@ -139,6 +141,68 @@ async def test_probe_tells_whether_the_keeper_answers(tmp_path: Path) -> None:
         node.keeper.disconnect()
         probe = await node.call(node.identity.Probe, csi_pb2.ProbeRequest())
         assert not probe.ready.value
+
+
+async def superseded(old: Served, new: Served) -> None:
+    """Return when a node server has taken over from another, which kubelet has a connection to."""
+    await old.call(old.identity.Probe, csi_pb2.ProbeRequest())
+    await new.call(new.node.NodeUnpublishVolume, unpublish_message("of-nobody"))
+    assert len(new.keeper.sessions) == 2
+
+
+async def test_calls_after_a_takeover_are_handed_on(tmp_path: Path) -> None:
+    """What reaches a superseded node server is done by the one that has its place."""
+    write_class(tmp_path)
+    keeper = FakeKeeper()
+    async with served(tmp_path, keeper) as old, served(tmp_path, keeper) as new:
+        await superseded(old, new)
+        with provider_at(tmp_path / "azure.sock"):
+            await old.call(old.node.NodePublishVolume, publish_message())
+        assert keeper.shown("csi-web") == {"password": b"first"}
+        await old.call(old.node.NodeUnpublishVolume, unpublish_message())
+        assert keeper.kept == {}
+
+
+async def test_publish_under_way_at_a_takeover_succeeds(tmp_path: Path) -> None:
+    """A publish whose content arrives after the takeover is done by the successor."""
+    write_class(tmp_path)
+    keeper, stuck, published = FakeKeeper(), Stuck(), trio.Event()
+
+    async def publish() -> None:
+        await old.call(old.node.NodePublishVolume, publish_message())
+        published.set()
+
+    async with served(tmp_path, keeper) as old, trio.open_nursery() as nursery:
+        with provider_at(tmp_path / "azure.sock") as provider:
+            provider.answer = stuck
+            nursery.start_soon(publish)
+            await trio.to_thread.run_sync(stuck.asked.wait)
+            async with served(tmp_path, keeper) as new:
+                await superseded(old, new)
+                provider.answer = lambda *_: mount_response({"password": b"second"})
+                stuck.over.set()
+                with trio.fail_after(10):
+                    await published.wait()
+    assert keeper.shown("csi-web") == {"password": b"second"}
+
+
+async def test_error_of_the_successor_is_passed_on(tmp_path: Path) -> None:
+    """The caller gets the successor's code and message, as if it had asked it."""
+    keeper = FakeKeeper()
+    async with served(tmp_path, keeper) as old, served(tmp_path, keeper) as new:
+        await superseded(old, new)
+        asked = await new.fails(new.node.NodePublishVolume, publish_message())
+        assert asked[0] == "NOT_FOUND"
+        assert await old.fails(old.node.NodePublishVolume, publish_message()) == asked
+
+
+async def test_superseded_without_successor_says_so(tmp_path: Path) -> None:
+    """While nobody else serves at its path, a superseded node server asks itself no further."""
+    async with served(tmp_path) as node:
+        await node.call(node.node.NodeUnpublishVolume, unpublish_message())
+        async with node.keeper.connect():
+            answer = await node.fails(node.node.NodeUnpublishVolume, unpublish_message())
+    assert answer == ("ABORTED", "a newer node server has taken over")
 
 
 class Stuck:

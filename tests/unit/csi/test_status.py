@@ -45,7 +45,7 @@ def test_every_error_of_ours_has_a_row(kind: type[Exception]) -> None:
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
 def test_provider_codes_pass_through_a_wrapper(code: grpc.StatusCode) -> None:
     """Whatever code a provider answers with is the code of the publish."""
-    error = MountFailed("shop", "web", ProviderFailed(code.name, "why"))
+    error = MountFailed("shop", "web", "azure", ProviderFailed(code.name, "why"))
     assert status.code_of(error) is code
 
 

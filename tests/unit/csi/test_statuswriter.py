@@ -34,6 +34,7 @@ class FakeStatusApi(StatusApi):
         self.calls: list[tuple[str, float]] = []
         self.errors: list[ApiError] = []
         self.always: ApiError | None = None
+        self.takes = 0.0
 
     @property
     def verbs(self) -> list[str]:
@@ -42,7 +43,7 @@ class FakeStatusApi(StatusApi):
 
     async def _call(self, verb: str) -> None:
         self.calls.append((verb, trio.current_time()))
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.takes)
         if self.errors:
             raise self.errors.pop(0)
         if self.always:
@@ -245,6 +246,48 @@ async def test_volume_that_is_gone_is_forgotten() -> None:
         node.show("1")
         await trio.sleep(1)
     assert api.verbs == ["create", "create"]
+
+
+@virtual_time
+async def test_settled_is_when_it_is_written() -> None:
+    """However long that takes, within five seconds; what is written already is settled."""
+    api = FakeStatusApi()
+    async with _node(api) as node:
+        api.takes = 4.0
+        node.show("1")
+        await node.writer.settled(SPEC)
+        assert (trio.current_time(), _version(api.stored)) == (4.0, "1")
+        node.show("1")
+        await node.writer.settled(SPEC)
+        assert trio.current_time() == 4.0
+
+
+@virtual_time
+async def test_settled_does_not_wait_for_ever() -> None:
+    """A pod starts without its status, which is written when the API answers."""
+    api = FakeStatusApi()
+    async with _node(api) as node:
+        api.takes = 60.0
+        node.show("1")
+        await node.writer.settled(SPEC)
+        assert trio.current_time() == 5.0
+        await trio.sleep(60)
+    assert _version(api.stored) == "1"
+
+
+@virtual_time
+async def test_failure_settles_it_for_now() -> None:
+    """Nobody waits for the next attempt, nor for one that goes on failing."""
+    api = FakeStatusApi()
+    async with _node(api) as node:
+        api.always = ApiUnavailable("away")
+        node.show("1")
+        await node.writer.settled(SPEC)
+        await node.writer.settled(SPEC)
+        assert trio.current_time() == 0
+        api.always = None
+        await trio.sleep(5)
+    assert _version(api.stored) == "1"
 
 
 @pytest.mark.parametrize("fault", [403, 409, 429, 500, None])

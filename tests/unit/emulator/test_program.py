@@ -6,12 +6,16 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import ssl
 import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from provider.emulator import (
     ConfigInvalid,
@@ -42,10 +46,12 @@ def config_file(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def program(directory: Path, config_file: Path, port: int = 0) -> Iterator[subprocess.Popen[str]]:
+def program(
+    directory: Path, config_file: Path, port: int = 0, *options: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run the program until it serves; kills it in the end if it still runs."""
     command = [sys.executable, "-m", "provider.emulator", "--dir", str(directory)]
-    command += ["--config", str(config_file), "--port", str(port)]
+    command += ["--config", str(config_file), "--port", str(port), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
@@ -105,6 +111,72 @@ def test_restart_after_a_kill_takes_over(tmp_path: Path, config_file: Path) -> N
         process.send_signal(signal.SIGTERM)
         assert process.wait(START_S) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_other_address_is_named_everywhere(tmp_path: Path, config_file: Path) -> None:
+    """Hosts file, index and certificate name the address that it serves on, and no other."""
+    with program(tmp_path, config_file, 0, "--address", "127.0.0.2"):
+        client = EmulatorClient.from_dir(tmp_path)
+        assert client.url == f"https://127.0.0.2:{client.port}"
+        assert client.request_log() == []
+        assert client.index.no_proxy == ".vault.akv.test,login.akv.test,127.0.0.2"
+        names = client.hosts_file.read_text().splitlines()
+        assert names[2:] == ["127.0.0.2 login.akv.test", "127.0.0.2 demo.vault.akv.test"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", client.port), timeout=10)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "::1", "localhost"])  # noqa: S104 - refused
+def test_unreachable_addresses_are_refused(
+    config: EmulatorConfig, tmp_path: Path, address: str
+) -> None:
+    """An address that no client can be sent to is refused before anything is made."""
+    wrong = running(config, tmp_path, address=address)
+    with pytest.raises(ConfigInvalid, match=rf"--address: {address}.*: give"), wrong:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kept_key_makes_the_same_authority(tmp_path: Path, config_file: Path) -> None:
+    """A client that trusts the first start's authority reaches a later one's server."""
+    key, trusted = tmp_path / "keys" / "ca.pem", tmp_path / "trusted.pem"
+    home = tmp_path / "home"
+    options = ("--ca-key-file", str(key))
+    with program(home, config_file, 0, *options) as process:
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        trusted.write_bytes((home / "ca.pem").read_bytes())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(START_S) == 0
+    with program(home, config_file, 0, *options):
+        client = EmulatorClient.from_dir(home)
+        context = ssl.create_default_context(cafile=trusted)
+        with (
+            socket.create_connection(("127.0.0.1", client.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="login.akv.test") as secured,
+        ):
+            assert secured.version() is not None
+    assert [path.name for path in key.parent.iterdir()] == [key.name]
+
+
+@pytest.mark.parametrize("content", ["", "no key", "rsa"])
+def test_foreign_key_file_is_refused(config: EmulatorConfig, tmp_path: Path, content: str) -> None:
+    """A file that holds something else than our kind of key is left alone."""
+    key = tmp_path / "ca-key.pem"
+    if content == "rsa":
+        key.write_bytes(
+            rsa.generate_private_key(65537, 2048).private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+    else:
+        key.write_text(content)
+    before = key.read_bytes()
+    wrong = running(config, tmp_path / "home", ca_key_file=key)
+    with pytest.raises(ConfigInvalid, match=r"--ca-key-file: .*remove it"), wrong:
+        pass
+    assert key.read_bytes() == before
 
 
 def test_predecessor_leaves_a_successors_files(config: EmulatorConfig, tmp_path: Path) -> None:

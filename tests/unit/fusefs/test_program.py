@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pwd
 import resource
 import subprocess
 import sys
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fusefs import sandbox
+from fusefs import readyfile, sandbox
+from fusefs.__main__ import main
 from fusefs.config import MAX_VOLUMES, check_privileges, check_uid_base
 from fusefs.errors import CannotStart
 
@@ -44,14 +45,59 @@ def test_uids_that_there_are_not_are_refused(base: int) -> None:
 
 
 @pytest.mark.parametrize("below", [0, MAX_VOLUMES - 1])
-def test_uids_of_accounts_are_refused(monkeypatch: pytest.MonkeyPatch, below: int) -> None:
-    """An account with a worker's uid could signal it: the error names the account."""
-    account = pwd.struct_passwd(("pat", "x", 70_000, 70_000, "", "/", "/bin/sh"))
-    monkeypatch.setattr(pwd, "getpwall", lambda: [account])
-    with pytest.raises(CannotStart, match="uid 70000 belongs to the account 'pat'"):
-        check_uid_base(70_000 - below)
-    check_uid_base(70_001)
-    check_uid_base(70_000 - MAX_VOLUMES)
+def test_uids_of_accounts_are_refused(tmp_path: Path, below: int) -> None:
+    """An account with a worker's uid could signal it: the error names account and file."""
+    accounts = tmp_path / "passwd"
+    accounts.write_text(
+        "root:x:0:0::/root:/bin/sh\n\n# a comment\n+::::::\npat:x:70000:70000:P\xe4t:/:/bin/sh\n",
+        encoding="latin-1",
+    )
+    with pytest.raises(CannotStart, match=f"account 'pat' in {accounts} has uid 70000, .*another"):
+        check_uid_base(70_000 - below, str(accounts))
+    check_uid_base(70_001, str(accounts))
+    check_uid_base(70_000 - MAX_VOLUMES, str(accounts))
+
+
+def test_accounts_of_the_node_must_be_there(tmp_path: Path) -> None:
+    """A file of accounts that cannot be read is no reason to believe that there are none."""
+    with pytest.raises(CannotStart, match=r"--passwd-file .*/passwd: No such file"):
+        check_uid_base(70_000, str(tmp_path / "passwd"))
+
+
+def test_ready_file_is_there_while_shown(tmp_path: Path) -> None:
+    """It comes and goes with the block, also when that fails, and whatever was there before."""
+    path = tmp_path / "ready"
+    path.write_text("of a killed predecessor")
+    readyfile.withdraw(str(path))
+    assert not path.exists()
+    for _ in range(2):
+        with contextlib.suppress(ZeroDivisionError), readyfile.shown(str(path)):
+            assert path.exists()
+            raise ZeroDivisionError
+        assert not path.exists()
+    with readyfile.shown(None):
+        readyfile.withdraw(None)
+
+
+def test_impossible_ready_file_is_named(tmp_path: Path) -> None:
+    """Before anything is served, with the flag and what would be right."""
+    path = str(tmp_path / "file" / "ready")
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotStart, match=r"--ready-file .*: Not a directory; give a file in"):
+        readyfile.withdraw(path)
+    with (
+        pytest.raises(CannotStart, match=r"--ready-file .*: Not a directory; give a file in"),
+        readyfile.shown(path),
+    ):
+        pass
+
+
+def test_next_start_removes_a_stale_file(tmp_path: Path) -> None:
+    """A program that does not get to serve leaves no file that says it does."""
+    stale = tmp_path / "ready"
+    stale.touch()
+    assert run("--socket=/s", f"--ready-file={stale}", "--worker-uid-base=0").returncode == 1
+    assert not stale.exists()
 
 
 def test_keeper_must_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +137,8 @@ def test_flags_are_shown_with_their_defaults() -> None:
     """The help names every flag."""
     shown = run("--help")
     assert shown.returncode == 0
-    flags = ["--socket", "--kubelet-root", "--driver-name", "--worker-uid-base", "--supervise"]
+    flags = {flag for option in main.params for flag in option.opts}
+    assert {"--socket", "--ready-file"} < flags
     assert [flag for flag in flags if flag not in shown.stdout] == []
 
 

@@ -82,3 +82,17 @@ def test_empty_tier_is_a_problem() -> None:
 def test_skipped_test_is_a_problem() -> None:
     """A skipped test is reported whether or not it proves something."""
     assert "tests.unit.test_x.test_y was skipped" in list(check_proofs.untried(ended("<skipped/>")))
+
+
+def test_results_of_several_reports_add_up() -> None:
+    """A test that failed in one of two runs did not pass."""
+    good, bad = (
+        ET.fromstring(REPORT.format(outcome=outcome))  # noqa: S314 - written above
+        for outcome in ("", "<failure/>")
+    )
+    assert check_proofs.outcomes(good, bad) == {as_ended(): {"passed", "failure"}}
+
+
+def as_ended() -> str:
+    """Return the name of the test in the report."""
+    return check_proofs.as_reported(TEST)

@@ -130,7 +130,9 @@ RECORDS: Final[dict[str, Callable[[], object]]] = {
     "csi-call": lambda: mount_call({"objects": "x"}, publish().spec, CREDENTIALS, ()),
     "csi-file": lambda: FILE,
     "csi-reply": lambda: MountReply(files=(FILE,), versions=(VERSION,)),
-    "csi-content": lambda: Content(files=(SPEC,), versions=(VERSION,), options=ClassOptions()),
+    "csi-content": lambda: Content(
+        provider="azure", files=(SPEC,), versions=(VERSION,), options=ClassOptions()
+    ),
     "csi-group": lambda: Groups().of(publish().spec, CREDENTIALS),
     "csi-volume": lambda: list(registry()),
     "csi-record": record,

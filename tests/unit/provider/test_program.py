@@ -44,6 +44,7 @@ def refused(runner: CliRunner, *arguments: str, **environment: str) -> Result:
         (["--endpoint=unix:///no/such/dir/a.sock"], "no socket can be made at /no/such/dir/a.sock"),
         (["--cloud-name", "Mars"], 'no cloud environment matching the name "MARS"'),
         (["--cloud-files-dir", "relative"], "--cloud-files-dir relative is not an absolute path"),
+        (["--ready-file=/no/such/dir/a"], "--ready-file /no/such/dir/a: No such file or directory"),
         (["--log-format-json=maybe"], 'parsing "maybe": invalid syntax'),
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--no-such-flag"], "No such option"),
@@ -74,11 +75,21 @@ def test_a_stopped_program_leaves_nothing(tmp_path: Path, flag: str) -> None:
     directory = tmp_path / "sockets"
     directory.mkdir()
     arguments = ["provider", "--endpoint", f"unix://{directory}/azure.sock", flag]
+    arguments += ["--ready-file", f"{directory}/ready"]
     with Program("provider", arguments, log=tmp_path / "log") as program:
-        program.wait_until((directory / "azure.sock").exists, "the socket")
+        program.wait_until((directory / "ready").exists, "the ready file")
+        assert (directory / "azure.sock").is_socket()
         assert program.stop() == 0
         assert list(directory.iterdir()) == []
         assert '"message": "received SIGTERM"' in program.log
+
+
+def test_the_next_start_removes_a_stale_file(runner: CliRunner, tmp_path: Path) -> None:
+    """A program that does not get to serve leaves no file that says it does."""
+    stale = tmp_path / "ready"
+    stale.touch()
+    refused(runner, "--ready-file", str(stale), "--endpoint", "tcp://127.0.0.1:1")
+    assert not stale.exists()
 
 
 def test_the_version_is_the_distribution_s() -> None:

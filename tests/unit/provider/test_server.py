@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,9 +17,6 @@ from provider.errors import InvalidRequest
 from provider.mounts import Mounter
 from provider.server import serving, socket_path
 from provider.service import ProviderService
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def service(version: str = "1") -> ProviderService:
@@ -68,11 +65,29 @@ def test_a_successor_keeps_its_socket(tmp_path: Path) -> None:
     path = tmp_path / "azure.sock"
     first = serving(service("1"), path)
     first.__enter__()
-    path.rename(tmp_path / "old.sock")  # both servers of this test have one pid
     with serving(service("2"), path):
         first.__exit__(None, None, None)
         assert version_at(path) == "2"
     assert not path.exists()
+
+
+def test_a_successor_in_between_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes while the old server looks whose socket it is gets its own back."""
+    path = tmp_path / "azure.sock"
+    first, second = serving(service("1"), path), serving(service("2"), path)
+    first.__enter__()
+    rename = Path.rename
+
+    def rename_late(self: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        second.__enter__()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_late)
+    first.__exit__(None, None, None)
+    assert version_at(path) == "2"
+    second.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_impossible_socket_is_told(tmp_path: Path) -> None:
