@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _HERE: Final = Path(__file__).parent
 _END_S: Final = 20.0
@@ -131,7 +131,7 @@ def load(directory: Path, readers: dict[str, tuple[str, Path]]) -> Iterator[Load
         page.close()
 
 
-def summary(reports: list[Report]) -> str:
+def summary(reports: Sequence[Report]) -> str:
     """Return a line for each reader."""
     return "\n".join(
         f"{report.reader}: {len(report.begun)} reads, faults {report.faults or 'none'}, "

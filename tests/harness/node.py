@@ -27,6 +27,8 @@ from harness.programs import Program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from fusefs.published import PublishedVolume
+
 CALL_TIMEOUT_S: Final = 20.0
 CLASS: Final = "app"
 PROVIDER: Final = "fake"
@@ -105,10 +107,10 @@ class Node:
         hidden.write_text(yaml.safe_dump(document), encoding="utf-8")
         hidden.rename(self.class_dir / f"{name}.yaml")
 
-    def keeper_volumes(self) -> list[client.PublishedVolume]:
+    def keeper_volumes(self) -> list[PublishedVolume]:
         """Return what the keeper serves, asked beside the node server's session."""
 
-        async def ask() -> list[client.PublishedVolume]:
+        async def ask() -> list[PublishedVolume]:
             with trio.fail_after(CALL_TIMEOUT_S):
                 async with client.connect(str(self.keeper_socket), register=False) as session:
                     return await session.volumes(snapshots=False)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from harness.load import summary
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -75,7 +77,8 @@ def outcome_of(
     stalls: Sequence[float] = (),
     leaks: Sequence[str] = (),
 ) -> Outcome:
-    """Sum up what readers saw."""
+    """Sum up what readers saw, and print what each of them did."""
+    print(summary(reports))
     failed: dict[str, int] = {}
     for report in reports:
         for name, count in report.errors.items():

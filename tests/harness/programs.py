@@ -137,6 +137,16 @@ class Program:
         self._process.wait(STOP_TIMEOUT_S)
         self._process = self._start()
 
+    def twin(self, *, log: Path) -> Program:
+        """Start the same program once more, beside this one."""
+        return Program(
+            self.name,
+            self._arguments,
+            log=log,
+            directory=self._directory,
+            environment=self._environment,
+        )
+
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(

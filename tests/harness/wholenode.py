@@ -29,6 +29,8 @@ from provider.emulator import EmulatorClient
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from fusefs.published import PublishedVolume
+
 TENANT: Final = "6f1c6a0e-0000-4000-8000-000000000001"
 CLIENT: Final = "0b5f2c1e-0000-4000-8000-000000000001"
 PRINCIPAL: Final = "app"
@@ -90,10 +92,10 @@ class WholeNode:
         self.calls.NodeUnpublishVolume(request, timeout=CALL_TIMEOUT_S)
         volume.remove()
 
-    def volumes(self) -> list[client.PublishedVolume]:
+    def volumes(self) -> list[PublishedVolume]:
         """Return what the keeper serves, asked beside the node server's session."""
 
-        async def ask() -> list[client.PublishedVolume]:
+        async def ask() -> list[PublishedVolume]:
             with trio.fail_after(CALL_TIMEOUT_S):
                 path = str(self.directory / "keeper" / "keeper.sock")
                 async with client.connect(path, register=False) as session:
