@@ -2,8 +2,8 @@
 
 * The keeper serves what we do not know: this process is new. The volumes are resumed from their
   records; the next republish brings their credentials.
-* We know what the keeper does not serve: the keeper is new, and the mounts died with the old one.
-  The volumes are published again from the content in memory.
+* We know what the keeper does not serve, although all that was held was given back to it: the mount
+  is dead, or the volume a tmpfs. It is published again from the content in memory.
 * The keeper serves what nobody wants: an unpublish or a failed publish did not get through. It is
   taken away.
 

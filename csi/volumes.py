@@ -38,7 +38,7 @@ class State(enum.Enum):
 
     PENDING = "pending"  # its first content is on the way; nothing is at the target
     SERVED = "served"  # the keeper has acknowledged it
-    LOST = "lost"  # we want it served, but the keeper that served it is gone
+    LOST = "lost"  # we want it served, but no keeper serves it
     UNWANTED = "unwanted"  # nobody wants it, but a keeper may still have it
 
 
