@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Only where the distribution's Go is too old (scripts/bootstrap).
 export PATH := $(CURDIR)/.venv/go/bin:$(PATH)
 
-.PHONY: help demo test quick cluster test-cluster lint format stubs pins changelog bench coverage clean
+.PHONY: help demo test quick chaos soak cluster test-cluster lint format stubs pins changelog bench coverage clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -20,6 +20,14 @@ test: ## Run every test (root; PYTEST_ADDOPTS is read)
 quick: ## Run the tests that need neither root nor FUSE
 	@scripts/bootstrap test
 	@$(BIN)/pytest tests/unit tests/stateful
+
+chaos: ## Let everything fail many times, with bounds of time: for an idle machine (root; minutes)
+	@scripts/bootstrap test
+	@$(BIN)/pytest tests/chaos
+
+soak: ## Rotate and kill for SOAK_MINUTES (10), with bounds of growth (root)
+	@scripts/bootstrap test
+	@$(BIN)/pytest tests/soak
 
 cluster: ## Run a Kubernetes node until Ctrl-C (root; builds for minutes the first time)
 	@scripts/bootstrap cluster

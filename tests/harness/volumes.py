@@ -69,13 +69,17 @@ class PublishedVolume:
     async def publish(self, files: Sequence[FileSpec] | None = None) -> Shown:
         """Publish `files`, or the standard ones at generation 1."""
         sealed = self.seal(specs(1) if files is None else files)
-        shown = await self.client.publish(
-            self.volume.volume_id,
-            str(self.target),
-            sealed,
-            record=b"record",
-            options=self.options,
-        )
+        try:
+            shown = await self.client.publish(
+                self.volume.volume_id,
+                str(self.target),
+                sealed,
+                record=b"record",
+                options=self.options,
+            )
+        except BaseException:
+            sealed.snapshot.close()
+            raise
         self.snapshot = sealed.snapshot
         return shown
 
