@@ -7,7 +7,14 @@ from typing import get_args
 import click
 
 from fusefs import initmsg, readyfile, supervisor
-from fusefs.config import ACCOUNTS_FILE, PER_SECOND, SUCCESSOR_PATIENCE_S, Config, Takeover
+from fusefs.config import (
+    ACCOUNTS_FILE,
+    PER_SECOND,
+    SUCCESSOR_PATIENCE_S,
+    Config,
+    Takeover,
+    budget_of_volumes,
+)
 from fusefs.errors import CannotStart
 
 
@@ -44,9 +51,10 @@ from fusefs.errors import CannotStart
     help="How many requests of one volume are served in a second.",
 )
 @click.option(
-    "--memory-budget",
+    "--memory-limit",
     type=click.IntRange(min=0),
-    help="Bytes that FUSE volumes may take together; past it, volumes that may are a tmpfs.",
+    help="Bytes that keeper and workers may take together, as their container may; when no further "
+    "worker fits, new volumes are a tmpfs.  [default: none]",
 )
 @click.option(
     "--successor-patience",
@@ -77,7 +85,7 @@ def main(
     passwd_file: str,
     ready_file: str | None,
     takeover: Takeover,
-    memory_budget: int | None,
+    memory_limit: int | None,
     requests_per_second: int,
     successor_patience: float,
     rank: int | None,
@@ -95,7 +103,7 @@ def main(
         worker_uid_base=worker_uid_base,
         passwd_file=passwd_file,
         ready_file=ready_file,
-        memory_budget=memory_budget,
+        memory_budget=budget_of_volumes(memory_limit),
         required_flags=initmsg.FUSE_HAS_RESEND if takeover == "resend" else 0,
         takeover=takeover,
         per_second=requests_per_second,

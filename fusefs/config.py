@@ -14,6 +14,7 @@ ACCOUNTS_FILE: Final = "/etc/passwd"
 MAX_WAITING: Final = 4  # generations of one volume; each is locked in memory
 PER_SECOND: Final = 10_000  # requests of one volume, a fifth of a processor; a read takes four
 SUCCESSOR_PATIENCE_S: Final = 30.0  # longer than another pod takes to start
+KEEPER_BYTES: Final = 64 << 20  # supervisor, keeper, and children that touch and look
 _MAX_UID: Final = 2**32 - 2
 
 Takeover = Literal["auto", "resend", "journal"]
@@ -52,6 +53,11 @@ class Config:
     memory_budget: int | None = None
     rank: int = 0
     successor_patience: float = SUCCESSOR_PATIENCE_S
+
+
+def budget_of_volumes(memory_limit: int | None) -> int | None:
+    """Return what a limit leaves for volumes; without a limit there is no budget."""
+    return None if memory_limit is None else max(0, memory_limit - KEEPER_BYTES)
 
 
 def check_privileges() -> None:

@@ -72,8 +72,8 @@ def _obstacle(request: Request, private: str) -> KernelUnsupported | OverBudget 
     """Return why there can be no FUSE volume."""
     if request.free_bytes is not None and request.needed_bytes > request.free_bytes:
         return OverBudget(
-            f"the keeper's memory budget has {request.free_bytes} bytes left and a volume needs "
-            f"{request.needed_bytes}; raise --memory-budget and the memory limit together"
+            f"of the keeper's --memory-limit {request.free_bytes} bytes are left, a volume needs "
+            f"{request.needed_bytes}; raise it and the limit of its container (keeper.memory)"
         )
     return _mount_on_trial(private, request.required_flags)
 

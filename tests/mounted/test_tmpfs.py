@@ -16,6 +16,7 @@ import trio
 
 from fusefs import syscalls
 from fusefs.client import KeeperClient, connect
+from fusefs.config import KEEPER_BYTES
 from fusefs.errors import TargetRefused
 from fusefs.filesystems import WORKER_BYTES
 from fusefs.published import VolumeOptions
@@ -392,12 +393,12 @@ class TestSmallBudget:
     @pytest.fixture
     def keeper_command(self, kubelet: KubeletRoot, keeper_socket: Path) -> list[str]:
         """Run that keeper."""
-        budget = WORKER_BYTES * 3 // 2
+        limit = KEEPER_BYTES + WORKER_BYTES * 3 // 2
         return [
             "fusefs",
             f"--socket={keeper_socket}",
             f"--kubelet-root={kubelet.path}",
-            f"--memory-budget={budget}",
+            f"--memory-limit={limit}",
         ]
 
     async def test_spent_budget_gives_a_tmpfs(
@@ -408,7 +409,7 @@ class TestSmallBudget:
         assert (await first.publish()).filesystem == "fuse"
         shown = await second.publish()
         assert shown.filesystem == "tmpfs"
-        assert "--memory-budget" in shown.reason
+        assert "--memory-limit" in shown.reason
         for volume in (first, second):
             await volume.unpublish()
             volume.close()

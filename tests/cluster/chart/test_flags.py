@@ -10,7 +10,10 @@ import pytest
 import csi.config
 import fusefs.__main__
 import provider.__main__
-from cluster.chart.rendering import CLOUD, KEEPER, NODE, PROVIDER, container_of
+from cluster.chart.rendering import CLOUD, KEEPER, NODE, PROVIDER, container_of, template_of
+from csi.options import FILESYSTEMS
+from fusefs.config import budget_of_volumes
+from fusefs.filesystems import WORKER_BYTES
 
 if TYPE_CHECKING:
     from cluster.chart.rendering import Helm
@@ -20,6 +23,7 @@ PROGRAMS: Final[dict[str, click.Command]] = {
     NODE: csi.config.command,
     PROVIDER: provider.__main__.main,
 }
+MEMORY_LIMIT: Final = 512 << 20  # as Kubernetes would write what the chart's default is
 MODULES: Final = {KEEPER: "fusefs", NODE: "csi", PROVIDER: "provider"}
 EVERYTHING: Final = {
     "enableSecretRotation": True,
@@ -35,7 +39,8 @@ LESS: Final = {
 
 def read(daemonset: str, arguments: list[str]) -> dict[str, Any]:
     """Return what a program makes of its arguments; click fails where the program would."""
-    with PROGRAMS[daemonset].make_context(daemonset, list(arguments)) as context:
+    expanded = [one.replace("$(MEMORY_LIMIT)", str(MEMORY_LIMIT)) for one in arguments]
+    with PROGRAMS[daemonset].make_context(daemonset, expanded) as context:
         return context.params
 
 
@@ -73,6 +78,32 @@ def test_values_reach_the_node_server(helm: Helm) -> None:
     assert options["max_call_recv_msg_size"] == 12_345_678
     assert options["log_level"] == "debug"
     assert options["nodeid"] == "$(KUBE_NODE_NAME)"
+
+
+@pytest.mark.parametrize("filesystem", FILESYSTEMS)
+def test_filesystem_reaches_the_node_server(helm: Helm, filesystem: str) -> None:
+    """Whatever volumes may be, the chart can say it."""
+    values = {"linux": {"filesystem": filesystem}}
+    options = read(NODE, container_of(helm.render(values), NODE)["args"])
+    assert options["filesystem"] == filesystem
+
+
+def test_keeper_knows_its_memory_limit(helm: Helm) -> None:
+    """It is told what its container may have, so that volumes stay below it."""
+    container = container_of(helm.render(), KEEPER)
+    [limit] = [one["valueFrom"] for one in container["env"] if one["name"] == "MEMORY_LIMIT"]
+    assert limit == {"resourceFieldRef": {"resource": "limits.memory"}}
+    assert read(KEEPER, container["args"])["memory_limit"] == MEMORY_LIMIT
+
+
+def test_keeper_is_left_time_to_freeze(helm: Helm) -> None:
+    """Killed later than after its wait for a successor and a freeze of all volumes that fit."""
+    objects = helm.render()
+    patience = read(KEEPER, container_of(objects, KEEPER)["args"])["successor_patience"]
+    budget = budget_of_volumes(MEMORY_LIMIT)
+    assert budget is not None
+    freeze = 2.0 + 0.1 * budget / WORKER_BYTES
+    assert template_of(objects, KEEPER)["spec"]["terminationGracePeriodSeconds"] > patience + freeze
 
 
 def test_programs_meet_at_the_same_paths(helm: Helm) -> None:

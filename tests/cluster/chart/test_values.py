@@ -119,6 +119,7 @@ def test_provider_can_be_left_out(helm: Helm) -> None:
         ("classChangeSpread", "5", "/classChangeSpread"),
         ("rotationPollInterval", "2 minutes", "/rotationPollInterval"),
         ("keeper.image.tag", "", "/keeper/image"),
+        ("linux.filesystem", "ext4", "/linux/filesystem"),
         ("keeper.memory", "lots", "/keeper/memory"),
         ("keeper.workerUidBase", 0, "/keeper/workerUidBase"),
         ("keeper.passwdFile", "passwd", "/keeper/passwdFile"),

@@ -129,7 +129,7 @@ def test_spent_budget_is_a_reason(trial: Trial) -> None:
     """Past the memory budget there is a tmpfs, or a refusal that names the flag."""
     choice = ask("auto", free_bytes=9)
     assert choice.filesystem == "tmpfs"
-    assert "--memory-budget" in choice.reason
-    with pytest.raises(OverBudget, match="--memory-budget"):
+    assert "--memory-limit" in choice.reason
+    with pytest.raises(OverBudget, match="--memory-limit"):
         ask("fuse", free_bytes=9)
     assert not trial.opened

@@ -13,7 +13,13 @@ import pytest
 
 from fusefs import readyfile, sandbox
 from fusefs.__main__ import main
-from fusefs.config import MAX_VOLUMES, check_privileges, check_uid_base
+from fusefs.config import (
+    KEEPER_BYTES,
+    MAX_VOLUMES,
+    budget_of_volumes,
+    check_privileges,
+    check_uid_base,
+)
 from fusefs.errors import CannotStart
 
 if TYPE_CHECKING:
@@ -35,6 +41,13 @@ def test_uids_of_nobody_are_accepted() -> None:
     """The default and the highest possible base are fine on any machine of ours."""
     check_uid_base(2_000_000_000)
     check_uid_base(2**32 - 2 - MAX_VOLUMES)
+
+
+def test_keeper_keeps_memory_for_itself() -> None:
+    """Of a limit volumes get the rest, of a small one nothing; without one there is no budget."""
+    assert budget_of_volumes(KEEPER_BYTES + 7) == 7
+    assert budget_of_volumes(KEEPER_BYTES - 1) == 0
+    assert budget_of_volumes(None) is None
 
 
 @pytest.mark.parametrize("base", [0, -1, 2**32 - 1 - MAX_VOLUMES, 2**32])
