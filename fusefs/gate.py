@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Final
 
@@ -38,10 +39,16 @@ class Gate:
         device: The descriptor that requests are read from.
     """
 
-    def __init__(self, device: int, pace: Pace) -> None:
-        """Let requests of `device` through at `pace`."""
+    def __init__(
+        self, device: int, pace: Pace, answered: Callable[[], None] = lambda: None
+    ) -> None:
+        """Let requests of `device` through at `pace`.
+
+        `answered` is called whenever all that was let through has been answered.
+        """
         self.device = device
         self._pace = pace
+        self._answered = answered
         self._closed = False
 
     def open(self) -> None:
@@ -79,6 +86,7 @@ class Gate:
         Raises:
             trio.ClosedResourceError: The gate is closed, or the connection has ended.
         """
+        self._answered()
         await self._wait_for_turn()
         await trio.lowlevel.wait_readable(self.device)
 
@@ -96,9 +104,17 @@ class Gate:
 class JournaledGate(Gate):
     """Lets requests through a socket pair, each of them noted down while it is in work."""
 
-    def __init__(self, device: int, relay: socket.socket, journal: Journal, pace: Pace) -> None:
+    def __init__(
+        self,
+        device: int,
+        pace: Pace,
+        answered: Callable[[], None] = lambda: None,
+        *,
+        relay: socket.socket,
+        journal: Journal,
+    ) -> None:
         """Read requests from `device` and have them answered at the other end of `relay`."""
-        super().__init__(device, pace)
+        super().__init__(device, pace, answered)
         os.set_blocking(device, False)
         relay.settimeout(0)
         self._relay = relay
@@ -115,6 +131,7 @@ class JournaledGate(Gate):
     @override
     async def wait_readable(self, _number: int) -> None:
         self._pass_on_replies()
+        self._answered()
         await self._wait_for_turn()
         while not (self._recovering and self._pass_on_lost()):
             self._recovering = False

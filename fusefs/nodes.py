@@ -69,7 +69,7 @@ class NodeTable:
                 removed file that a pod has bound elsewhere is shown from the last generation that
                 had it.
         """
-        self._settle_release()
+        self.settle()
         gone = [
             number
             for number in generations
@@ -176,31 +176,32 @@ class NodeTable:
 
     def count_lookup(self, node: int, count: int = 1) -> None:
         """Count that the kernel learnt of `node`, or (negative) forgot it."""
-        self._settle_release()
+        self.settle()
         generation, _ = split(node)
         if generation:
             self._usage.add_lookups(generation, count)
 
     def opened(self, generation: int) -> None:
         """Count that a handle on `generation` was opened."""
-        self._settle_release()
+        self.settle()
         self._usage.add_handles(generation, 1)
 
     def released(self, generation: int) -> None:
         """Count that a handle on `generation` was released.
 
-        It is counted at the next request: were it now, and the worker killed before its answer, the
-        kernel would send the release again and a successor count it twice.
+        It is counted once it is answered (`settle`): were it now, and the worker killed before its
+        answer, the kernel would send the release again and a successor count it twice.
         """
-        self._settle_release()
+        self.settle()
         self._releasing = generation
 
     def is_idle(self) -> bool:
         """Return whether no handle is open. Call when every request has been answered."""
-        self._settle_release()
+        self.settle()
         return not self._usage.open_handles()
 
-    def _settle_release(self) -> None:
+    def settle(self) -> None:
+        """Count the release that was answered last. Call when every request has been answered."""
         if self._releasing:
             self._usage.add_handles(self._releasing, -1)
             self._releasing = 0

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -92,19 +93,21 @@ async def handshake(
     return Started(number, relayed, ours)
 
 
-def direct(started: Started, device: int, pace: Pace) -> Gate:
-    """Put `device` where the session reads; it is closed."""
+def direct(started: Started, device: int, pace: Pace, answered: Callable[[], None]) -> Gate:
+    """Put `device` where the session reads; it is closed. `answered` as in `Gate`."""
     # Readiness may be stale (a request can be withdrawn), and a blocking read would stop the loop.
     os.set_blocking(device, False)
     os.dup2(device, started.number, inheritable=False)
     os.close(device)
     started.relay.close()
-    return Gate(started.number, pace)
+    return Gate(started.number, pace, answered)
 
 
-def journaled(started: Started, device: int, journal: Journal, pace: Pace) -> Gate:
+def journaled(
+    started: Started, device: int, pace: Pace, answered: Callable[[], None], *, journal: Journal
+) -> Gate:
     """Have requests of `device` noted down and relayed to the session."""
-    return JournaledGate(device, started.relay, journal, pace)
+    return JournaledGate(device, pace, answered, relay=started.relay, journal=journal)
 
 
 def answer_init(device: int, reply: bytes) -> None:

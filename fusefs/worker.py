@@ -126,9 +126,10 @@ async def live(assignment: Assignment, usage: Usage) -> int:
         usage.reload()
     pace = Pace(assignment.per_second)
     if assignment.journaled:
-        gate = session.journaled(started, assignment.device, usage.journal(assignment.number), pace)
+        journal = usage.journal(assignment.number)
+        gate = session.journaled(started, assignment.device, pace, table.settle, journal=journal)
     else:
-        gate = session.direct(started, assignment.device, pace)
+        gate = session.direct(started, assignment.device, pace, table.settle)
     worker = Worker(assignment, table, gate.invalidate, frozen=usage.frozen)
     return await worker.serve(gate, started, recover=recover)
 

@@ -46,6 +46,7 @@ class Volume:
         self.page = Usage.create()
         self.usage = Usage(self.page)
         self.journals: list[Journal] = []
+        self.answered = 0
         self.kernel, self.device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.libfuse, self.relay = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.settimeout(0)
@@ -58,7 +59,17 @@ class Volume:
         self.libfuse, self.relay = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.libfuse.settimeout(0)
         self.journals.append(self.usage.journal(number))
-        return JournaledGate(self.device.fileno(), self.relay, self.journals[-1], Pace(FAST))
+        return JournaledGate(
+            self.device.fileno(),
+            Pace(FAST),
+            self.count,
+            relay=self.relay,
+            journal=self.journals[-1],
+        )
+
+    def count(self) -> None:
+        """Note that all that was let through has been answered."""
+        self.answered += 1
 
     def answers(self) -> list[bytes]:
         """Return what the kernel has been told."""
@@ -104,6 +115,23 @@ async def test_request_and_reply_are_passed_on(volume: Volume) -> None:
     assert volume.answers() == []
     assert not await pending(gate)
     assert volume.answers() == [reply(2)]
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+async def test_answered_requests_are_told_of(volume: Volume, *, journaled: bool) -> None:
+    """What waits for the answer is done before another request comes: a worker may die idle."""
+    gate: Gate = volume.worker(0)
+    if not journaled:
+        gate = Gate(volume.device.fileno(), Pace(FAST), volume.count)
+    volume.kernel.send(request(2))
+    assert await pending(gate)
+    before = volume.answered
+    if journaled:
+        volume.libfuse.send(reply(2))
+    else:
+        volume.device.recv(1000)
+    assert not await pending(gate)
+    assert volume.answered == before + 1
 
 
 async def test_interrupts_get_an_answer_of_their_own(volume: Volume) -> None:

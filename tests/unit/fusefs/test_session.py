@@ -61,7 +61,7 @@ def device() -> Iterator[tuple[int, socket.socket, session.Started]]:
 def gate(device: tuple[int, socket.socket, session.Started]) -> Gate:
     """Put the device behind the session."""
     fd, _, started = device
-    return session.direct(started, fd, Pace(100, clock=lambda: 0.0))
+    return session.direct(started, fd, Pace(100, clock=lambda: 0.0), lambda: None)
 
 
 def test_first_worker_answers_init(device: tuple[int, socket.socket, session.Started]) -> None:
