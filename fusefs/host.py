@@ -129,6 +129,7 @@ class VolumeHost(Host):
         """Have a worker again."""
         if self.state.is_shown:
             self._workers.resume()
+            self._carry_out([effects.StartWorker()])
 
     def _stands_by(self, could_serve: bool) -> None:  # noqa: FBT001 - a callback
         if self._standing_by is not None:

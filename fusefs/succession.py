@@ -93,12 +93,12 @@ class Succession:
         return self._worker.pid if self._worker else None
 
     def start(self) -> None:
-        """Fork a worker, unless the succession was stopped.
+        """Fork a worker, unless there is one or the succession was stopped.
 
         Raises:
             OSError: The node does not let it be.
         """
-        if self._stopped is not None:
+        if self._worker is not None or self._stopped is not None:
             return
         if not self._standby:
             self._begin_hope()
@@ -161,10 +161,8 @@ class Succession:
         self._worker.tell(protocol.Stop())
 
     def resume(self) -> None:
-        """Have a worker again."""
+        """Let there be a worker again; `start` forks it."""
         self._stopped = None
-        if self._worker is None:
-            self.start()
 
     # The life of a worker
 

@@ -21,6 +21,7 @@ from fusefs.nodeids import PRIME_NAME
 from fusefs.snapshot import Sealed, seal
 from fusefs.target import KubeletRoot
 from fusefs.volume import Volume
+from fusefs.worker import EXIT_STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,6 +202,28 @@ def test_successor_is_forked_with_what_holds(world: World, announced: list[str])
     assert [number for number, _ in assignment.snapshots] == [1, 2]
     assert (assignment.pending, assignment.plan) == (2, world.sealed[1].plan)
     assert (assignment.first_reply, assignment.primed) == (b"reply", True)
+
+
+def test_worker_comes_back_after_a_handover(
+    world: World, monkeypatch: pytest.MonkeyPatch, announced: list[str]
+) -> None:
+    """A node that lets no process be forked at that moment delays it, and stops nobody else."""
+    announced.append("StartWorker failed: no processes")
+    world.publish()
+    before = world.worker
+    answered: list[bool] = []
+    world.host.stop_serving(answered.append)
+    before.end(EXIT_STOPPED, 10.0)
+    assert (before.told[-1], answered) == (protocol.Stop(), [True])
+
+    def refuse() -> int:
+        monkeypatch.setattr(sandbox, "empty_root", lambda: os.open("/", os.O_PATH))
+        raise OSError(errno.EAGAIN, "no processes")
+
+    monkeypatch.setattr(sandbox, "empty_root", refuse)
+    world.host.serve_again()
+    world.until(lambda: world.host.worker_pid)
+    assert world.worker is not before
 
 
 def test_aborted_connection_ends_the_volume(world: World, announced: list[str]) -> None:

@@ -175,6 +175,8 @@ def test_stopped_worker_makes_room(world: World) -> None:
     world.succession.start()  # a retry that was on its way
     assert (outcomes, world.workers, world.heard) == ([True], [first], ["ready"])
     world.succession.resume()
+    for _ in range(2):  # the rollback, and another retry that was on its way
+        world.succession.start()
     assert len(world.workers) == 2
 
 
