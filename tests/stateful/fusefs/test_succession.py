@@ -116,6 +116,12 @@ class Successions(RuleBasedStateMachine):
         """Take the volume back."""
         self.stopping = None
         self.world.succession.resume()
+        self.world.succession.start()
+
+    @rule()
+    def retry_comes_late(self) -> None:
+        """Let a timer ask for a worker that is not needed any more."""
+        self.world.succession.start()
 
     # What must hold
 
