@@ -119,7 +119,7 @@ class JournaledGate(Gate):
         relay.settimeout(0)
         self._relay = relay
         self._journal = journal
-        self._recovering = False
+        self._recovering = True  # who was told to recover may have been stopped before it did
         self._working = False
         self._rest = bytearray(initmsg.READ_BUFFER_BYTES)  # what a journal has no room for
 
@@ -159,6 +159,9 @@ class JournaledGate(Gate):
     def _pass_on_lost(self) -> bool:
         """Pass on one request that a worker before did not answer, if there is one."""
         while (request := self._journal.take_lost()) is not None:
+            if len(request) < initmsg.IN_HEADER.size:  # no kernel wrote that
+                self._journal.clear()
+                continue
             length, opcode, unique, *_ = initmsg.IN_HEADER.unpack_from(request)
             if opcode in _UNANSWERED:  # counting it twice would be worse than not at all
                 self._journal.clear()

@@ -161,6 +161,21 @@ async def test_request_in_work_has_a_successor(volume: Volume) -> None:
     assert volume.answers() == [reply(2)]
 
 
+async def test_stopped_worker_leaves_what_it_did_not_come_to(volume: Volume) -> None:
+    """A worker that makes room before it has answered for a dead one has lost nothing either."""
+    gate = volume.worker(0)
+    volume.kernel.send(request(2))
+    await gate.wait_readable(-1)
+    second = volume.worker(1)
+    second.recover()
+    second.close()
+    assert await is_closed(second)
+    third = volume.worker(0)  # of another keeper, which is told that nothing is left to recover
+    volume.kernel.send(request(4))
+    await third.wait_readable(-1)
+    assert volume.libfuse.recv(1000) == request(2)
+
+
 async def test_answered_requests_are_not_repeated(volume: Volume) -> None:
     """What the kernel got an answer to is no business of the successor."""
     gate = volume.worker(0)
@@ -183,6 +198,16 @@ async def test_what_gets_no_answer_is_not_repeated(volume: Volume, opcode: int) 
     successor.recover()
     assert not await pending(successor)
     assert volume.answers() == []
+
+
+@pytest.mark.parametrize("length", [1, initmsg.IN_HEADER.size - 1])
+async def test_garbage_in_a_journal_is_dropped(volume: Volume, length: int) -> None:
+    """A worker that was broken into wrote it; its successors must live."""
+    gate = volume.worker(0)
+    volume.journals[0].own[:4] = struct.pack("=I", length)
+    volume.kernel.send(request(2))
+    await gate.wait_readable(-1)
+    assert volume.libfuse.recv(1000) == request(2)
 
 
 async def test_long_request_is_passed_on_and_lost(volume: Volume) -> None:
