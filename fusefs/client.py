@@ -286,12 +286,24 @@ class KeeperClient:
                     return
         except (ConnectionError, InvalidMessage):
             log.exception("the connection to the keeper is given up")
+        except trio.Cancelled:
+            self._receive_rest()
+            raise
         finally:
             self._lost.set()
             for pending in self._pending.values():
                 if not pending.answered.is_set():
                     pending.error = self._loss()
                     pending.answered.set()
+
+    def _receive_rest(self) -> None:
+        """Take what has come already: a request may be the first to find that the keeper is dead.
+
+        Its last words may say what it has acknowledged.
+        """
+        with contextlib.suppress(OSError, InvalidMessage):
+            while (received := packets.receive(self._connection, protocol.AT_NODE)) is not None:
+                self._dispatch(*received)
 
     def _dispatch(self, message: protocol.KeeperMessage, descriptors: list[int]) -> None:
         try:

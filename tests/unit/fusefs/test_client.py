@@ -365,6 +365,17 @@ async def test_keeper_is_told_to_hold_it_all_again(keeper: KeeperSocket, backups
         assert backup.confirmed
 
 
+async def test_last_words_of_a_dead_keeper_are_read(keeper: KeeperSocket, backups: Backups) -> None:
+    """Also when a request fails first: a lost acknowledgement could bring old content back."""
+    async with connect(keeper.path, backups=backups) as client:
+        for number in range(1, 31):
+            keeper.send(protocol.Acknowledged("v", number, finished=True))
+        keeper.hang_up()
+        with pytest.raises(errors.KeeperUnavailable):
+            await client.update_record("v", b"")
+    assert [backup.acknowledged for backup in backups] == [30]
+
+
 async def test_volume_that_is_refused_is_let_go(
     keeper: KeeperSocket, backups: Backups, announced: list[str]
 ) -> None:
