@@ -67,6 +67,8 @@ def _kubelet() -> dict[str, object]:
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "readOnlyPort": 0,
+        # With it volumes are published again, which brings what the next refresh needs.
+        "syncFrequency": "10s",
         # Scenarios kill containers again and again; by default the fourth one would wait a minute.
         "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
     }

@@ -33,6 +33,7 @@ KEEPER: Final = "akvfs-keeper"
 NODE_SERVER: Final = "secrets-store-csi-driver"
 PROVIDER: Final = "csi-secrets-store-provider-azure"
 DAEMON_SETS: Final = (KEEPER, NODE_SERVER, PROVIDER)
+IMAGES: Final = {KEEPER: "keeper.image", NODE_SERVER: "linux.image"}
 CONTAINERS: Final = {KEEPER: "keeper", NODE_SERVER: "secrets-store", PROVIDER: "provider"}
 READY_TIMEOUT_S: Final = 90.0
 HELM_TIMEOUT_S: Final = 60.0
@@ -72,20 +73,25 @@ class Driver:
             timeout_s=HELM_TIMEOUT_S,
         )
 
-    def upgrade(self, image: str, name: str) -> None:
+    def upgrade(self, *daemon_sets: str, next_image: str) -> None:
         """Give some of the programs another image and leave the rest; returns without waiting.
 
         Args:
-            image: The chart's value: `linux.image` (of the node server and the provider) or
-                `keeper.image`.
-            name: The image, with the repository of the usual one.
+            daemon_sets: `KEEPER` or `NODE_SERVER`; with the node server goes the provider.
+            next_image: What they get, unless they have it and get the usual one.
 
         Raises:
             CommandFailed: helm or the API server refuses.
         """
+
+        def other_tag(daemon_set: str) -> str:
+            now = self.pod(daemon_set)["spec"]["containers"][0]["image"]
+            name = DRIVER_IMAGE if now == next_image else next_image
+            return f"{IMAGES[daemon_set]}.tag={name.rpartition(':')[2]}"
+
         self.cluster.helm(
             *("upgrade", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--reuse-values"),
-            f"--set={image}.tag={name.rpartition(':')[2]}",
+            *(f"--set={each}" for each in map(other_tag, daemon_sets)),
             timeout_s=HELM_TIMEOUT_S,
         )
 

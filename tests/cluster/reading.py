@@ -1,7 +1,8 @@
-"""A pod whose four readers read a volume all the time, on every path that a pod can have to it."""
+"""Pods whose readers read a volume all the time, on every path that a pod can have to it."""
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -14,28 +15,37 @@ from cluster.volumes import mounted, volume
 from harness.waiting import NotInTime, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from cluster.api import Thing
     from cluster.cluster import Cluster
     from cluster.readers import Reads
     from cluster.table import Row
 
 ATTEMPTS: Final = 500  # of each reader within an event
 ATTEMPTS_TIMEOUT_S: Final = 60.0
-DISCONNECTED: Final = "transport endpoint is not connected"
-READERS_THAT_SAY_WHY: Final = ("python", "go", "c")  # a shell only knows that it failed
+CONTENT_TIMEOUT_S: Final = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class Reader:
+    """One of the readers: a container of a pod."""
+
+    pod: str
+    program: str
 
 
 @attrs.define(kw_only=True)
 class Reading:
-    """The pod while it reads.
+    """The pods while they read.
 
     Attributes:
-        name: Of the pod.
+        readers: All readers.
     """
 
     _cluster: Cluster
-    name: str
+    _paths: Sequence[str]
+    readers: Sequence[Reader]
 
     @contextmanager
     def watched(self, row: Row) -> Iterator[None]:
@@ -48,47 +58,49 @@ class Reading:
         """
         begin = readers.now_ms()
         yield
-        seen = self.seen_since(begin)
-        row.reads(seen)
-        failed = {name: each.last_error for name, each in seen.items() if each.errors}
+        seen = self._seen_since(begin, self.readers)
+        row.reads(seen.values())
+        failed = {reader: each.last_error for reader, each in seen.items() if each.errors}
         assert not failed
 
-    @contextmanager
-    def disconnected(self, row: Row) -> Iterator[None]:
-        """Watch the readers during an event that no mount survives yet, as the table then says.
+    def wait_until_all_read(self, content: str) -> None:
+        """Return when each reader's container has this on every path.
 
         Raises:
-            AssertionError: A reader has kept its mount, or lost it in another way.
+            NotInTime: One does not.
         """
-        begin = readers.now_ms()
-        yield
-        seen = self.seen_since(begin)
-        row.reads(seen)
-        row.not_survived("the readers' mounts are gone until their containers restart")
-        kept = [name for name, each in seen.items() if not each.errors]
-        assert not kept
-        errors = {name: seen[name].last_error.lower() for name in READERS_THAT_SAY_WHY}
-        assert all(error.endswith(DISCONNECTED) for error in errors.values()), errors
+        wanted = content * len(self._paths)
 
-    def restart(self, program: str) -> None:
+        def read(reader: Reader) -> str:
+            command = ("cat", *self._paths)
+            return self._cluster.execute(reader.pod, *command, container=reader.program)
+
+        eventually(
+            lambda: all(read(reader) == wanted for reader in self.readers),
+            f"all read {content}",
+            timeout_s=CONTENT_TIMEOUT_S,
+            pause_s=0.2,
+        )
+
+    def restart(self, reader: Reader) -> None:
         """Kill a reader, and return when its next container has read on every path.
 
         Raises:
             AssertionError: A read of that container failed.
         """
-        restart(self._cluster, self._cluster.wait_for_ready(self.name), program)
-        seen = self.seen_since(0, only=program)
-        assert not seen[program].errors, seen
+        restart(self._cluster, self._cluster.wait_for_ready(reader.pod), reader.program)
+        seen = self._seen_since(0, [reader])
+        assert not seen[reader].errors, seen
 
-    def seen_since(self, begin_ms: int, *, only: str | None = None) -> Mapping[str, Reads]:
-        """Return what each reader has met from a time to now, which is put off for `ATTEMPTS`."""
-        seen: dict[str, Reads] = {}
+    def _seen_since(self, begin_ms: int, wanted: Sequence[Reader]) -> Mapping[Reader, Reads]:
+        """Return what readers have met from a time to now, which is put off for `ATTEMPTS`."""
+        seen: dict[Reader, Reads] = {}
 
         def enough() -> bool:
             end = readers.now_ms()
-            for program in [only] if only else readers.PROGRAMS:
-                seen[program] = readers.reads(
-                    self._cluster, self.name, program, begin_ms=begin_ms, end_ms=end
+            for each in wanted:
+                seen[each] = readers.reads(
+                    self._cluster, each.pod, each.program, begin_ms=begin_ms, end_ms=end
                 )
             return all(each.attempts >= ATTEMPTS for each in seen.values())
 
@@ -104,7 +116,7 @@ class Reading:
 
 @contextmanager
 def reading(cluster: Cluster, name: str, class_name: str, file: str) -> Iterator[Reading]:
-    """Run a pod whose readers read a file of a class: live, through `subPath` and in `..data`.
+    """Run a pod whose four readers read a file of a class: live, through `subPath`, in `..data`.
 
     Args:
         cluster: Where.
@@ -112,11 +124,46 @@ def reading(cluster: Cluster, name: str, class_name: str, file: str) -> Iterator
         class_name: Of its only volume.
         file: Path in the volume.
     """
-    paths = [f"/secrets/{file}", "/single", f"/secrets/..data/{file}"]
-    mounts = [mounted(), mounted("/single", sub_path=file)]
-    cluster.apply(pod(name, *readers.containers(paths, mounts), volumes=[volume(class_name)]))
+    containers = {name: readers.containers(_paths(file), _mounts(file))}
+    with _running(cluster, containers, class_name, file) as found:
+        yield found
+
+
+@contextmanager
+def many_reading(cluster: Cluster, class_name: str, file: str, *, pods: int) -> Iterator[Reading]:
+    """Run pods with one of the four readers each, in turn, and otherwise as `reading` does."""
+    kinds = itertools.cycle(readers.containers(_paths(file), _mounts(file)))
+    containers = {f"{class_name}-{number}": [next(kinds)] for number in range(pods)}
+    with _running(cluster, containers, class_name, file) as found:
+        yield found
+
+
+@contextmanager
+def _running(
+    cluster: Cluster, containers: Mapping[str, Sequence[Thing]], class_name: str, file: str
+) -> Iterator[Reading]:
+    """Run pods of these names and containers."""
+    volumes = [volume(class_name)]
+    cluster.apply(*(pod(name, *own, volumes=volumes) for name, own in containers.items()))
     try:
-        cluster.wait_for_ready(name)
-        yield Reading(cluster=cluster, name=name)
+        for name in containers:
+            cluster.wait_for_ready(name)
+        yield Reading(
+            cluster=cluster,
+            paths=_paths(file),
+            readers=[
+                Reader(pod=name, program=each["name"])
+                for name, own in containers.items()
+                for each in own
+            ],
+        )
     finally:
-        cluster.delete("pod", name)
+        cluster.kubectl("delete", "pod", *containers, "--ignore-not-found")
+
+
+def _paths(file: str) -> list[str]:
+    return [f"/secrets/{file}", "/single", f"/secrets/..data/{file}"]
+
+
+def _mounts(file: str) -> list[Thing]:
+    return [mounted(), mounted("/single", sub_path=file)]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     import pytest
 
@@ -35,19 +35,15 @@ class Row:
 
     _record: Callable[[str, object], None]
 
-    def reads(self, reads: Mapping[str, Reads]) -> None:
-        """Tell what the readers met during an event."""
-        self._record(ATTEMPTS, sum(each.attempts for each in reads.values()))
-        self._record(ERRORS, sum(each.errors for each in reads.values()))
-        self._record(GAP, max(each.longest_gap_ms for each in reads.values()))
+    def reads(self, reads: Collection[Reads]) -> None:
+        """Tell what each of the readers met during an event."""
+        self._record(ATTEMPTS, sum(each.attempts for each in reads))
+        self._record(ERRORS, sum(each.errors for each in reads))
+        self._record(GAP, max(each.longest_gap_ms for each in reads))
 
     def remark(self, text: str) -> None:
         """Add what else is worth knowing, in a few words."""
         self._record(REMARK, text)
-
-    def not_survived(self, seen: str) -> None:
-        """List a failure that the driver cannot survive yet, with what was seen."""
-        self._record(REMARK, f"NOT SURVIVED YET: {seen}")
 
 
 def lines(reports: Iterable[pytest.TestReport]) -> str:

@@ -9,8 +9,6 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-import pytest
-
 from cluster import keeper, mountcheck, volumes
 from cluster.cluster import is_ready
 from cluster.pods import container, pod
@@ -28,8 +26,7 @@ if TYPE_CHECKING:
 CLASS: Final = "whole-node"
 # Agents that look at every mount of a node.
 AGENTS: Final = {"df": ("df",), "updatedb": ("updatedb",)}
-STOPPED_S: Final = 2.0
-AFTERWARDS_S: Final = 5.0
+REPLACED_S: Final = 10.0  # 3 s, and what a busy machine adds
 REBOOT_TIMEOUT_S: Final = 120.0
 
 
@@ -120,26 +117,16 @@ def agents(node: Node) -> Iterator[Mapping[str, subprocess.Popen[bytes]]]:
 
 
 def test_agents_ask_a_stopped_worker(driver: Driver, row: Row) -> None:
-    """Whoever looks at the volume waits with its readers, can be killed, and delays no other pod.
-
-    Until a stopped worker is replaced, they wait as long as it is stopped.
-    """
+    """Whoever looks at the volume waits with its readers until there is another worker."""
     prepare(driver)
-    node = driver.cluster.node
     with reading(driver.cluster, CLASS, CLASS, CLASS) as readers:
         [worker] = keeper.workers(driver)
-        with readers.watched(row), stopped(worker), agents(node) as asking:
+        with readers.watched(row), stopped(worker), agents(driver.cluster.node) as asking:
+            began = time.monotonic()
             for agent in asking.values():
-                with pytest.raises(subprocess.TimeoutExpired):
-                    agent.wait(STOPPED_S)
-            with pytest.raises(subprocess.CalledProcessError, match=signal.SIGKILL.name):
-                node.run("timeout", "--signal=KILL", "1", "df")
-            starts(driver, "beside-stopped")
-            os.kill(worker, signal.SIGCONT)
-            continued = time.monotonic()
-            assert [agent.wait(AFTERWARDS_S) for agent in asking.values()] == [0, 0]
-            row.remark(f"agents done {time.monotonic() - continued:.1f} s after it went on")
-    row.not_survived(f"{' and '.join(AGENTS)} wait as long as the worker is stopped")
+                assert agent.wait(began + REPLACED_S - time.monotonic()) == 0
+            row.remark(f"{' and '.join(AGENTS)} done after {time.monotonic() - began:.1f} s")
+            assert worker not in keeper.workers(driver)
 
 
 def test_pod_of_a_stopped_worker_goes(driver: Driver, row: Row) -> None:

@@ -98,7 +98,7 @@ def test_node_server_is_upgraded(driver: Driver, row: Row, next_image: str) -> N
             asking(cluster.node) as answers,
             readers.watched(row),
         ):
-            driver.upgrade("linux.image", next_image)
+            driver.upgrade(NODE_SERVER, next_image=next_image)
             eventually(is_over, "the upgrade is over", timeout_s=90.0, pause_s=EVERY_S)
         for name in meanwhile:
             cluster.wait_for_ready(name)

@@ -38,12 +38,12 @@ def test_row_tells_of_reads_and_remarks() -> None:
     """Attempts and failures of all readers are added up, and the longest gap of any is told."""
     properties: list[tuple[str, object]] = [(table.SCENARIO, "keeper killed")]
     row = table.Row(lambda key, value: properties.append((key, value)))
-    row.reads(READS)
+    row.reads(READS.values())
     row.remark("once")
-    row.not_survived("ENOTCONN")
+    row.remark("twice")
     [line] = [line for line in table.lines([report(properties)]).splitlines() if "keeper" in line]
     cells = [cell.strip() for cell in line.split("  ") if cell]
-    assert cells == ["keeper killed", "1.5", "1100", "3", "90", "once; NOT SURVIVED YET: ENOTCONN"]
+    assert cells == ["keeper killed", "1.5", "1100", "3", "90", "once; twice"]
 
 
 def test_failed_scenario_is_marked() -> None:
