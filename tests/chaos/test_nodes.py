@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +11,18 @@ from typing import TYPE_CHECKING, Final
 import grpc
 import pytest
 
-from fakes.providersocket import mount_response
-from harness.belongings import belongings
 from harness.load import Load, load
 from harness.node import Node, is_ready, publish_request, running_node
 from harness.outcomes import Outcome, outcome_of, stalls
 from harness.readers import four_readers
-from harness.volumes import LIVE_FILES, bind_file, content
-from harness.waiting import eventually
+from harness.refreshing import FLAGS, Numbered, left, rotates, shown
+from harness.volumes import bind_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from harness.kubelet import PodVolume
-    from provider._pb import v1alpha1_pb2
 
     Enter = Callable[[Outcome], None]
 
@@ -34,43 +30,12 @@ KILLS: Final = 30
 UPGRADES: Final = 10
 STALL_S: Final = 0.1
 AROUND_S: Final = 1.0
-RESUMED_S: Final = 30.0
 TROUBLES: Final = 3
 TROUBLE_S: Final = 2.0
 PUBLISHES: Final = 10
 SLOW_S: Final = 0.3
 SHORT_S: Final = 0.1  # kubelet's patience in these tests
-FLAGS: Final = (
-    "--enable-secret-rotation",
-    "--rotation-poll-interval=200ms",
-    "--rotation-jitter=0",
-)
-
 pytestmark = pytest.mark.timeout(400)
-
-
-class Numbered:
-    """A provider's answers; each says which one it is.
-
-    Attributes:
-        number: The last one.
-        problem: Called before each answer.
-    """
-
-    def __init__(self) -> None:
-        """Answer without a problem."""
-        self._numbers = itertools.count(1)
-        self.number = 0
-        self.problem: Callable[[grpc.ServicerContext], None] = lambda _: None
-
-    def __call__(
-        self, _: v1alpha1_pb2.MountRequest, context: grpc.ServicerContext
-    ) -> v1alpha1_pb2.MountResponse:
-        """Answer."""
-        self.problem(context)
-        self.number = number = next(self._numbers)  # calls run in threads
-        files = {path: content(path, number) for path in LIVE_FILES}
-        return mount_response(files, version=str(number))
 
 
 @pytest.fixture
@@ -105,18 +70,6 @@ def read(node: Node) -> Iterator[tuple[PodVolume, Load]]:
         yield volume, running
     node.unpublish(volume)
     volume.remove()
-
-
-def rotates(volume: PodVolume, running: Load) -> None:
-    """Return once newer content has come in, and let no reader see older content any more."""
-    now = shown(volume)
-    eventually(lambda: shown(volume) > now, "content is refreshed", timeout_s=RESUMED_S)
-    running.acknowledge(shown(volume))
-
-
-def shown(volume: PodVolume) -> int:
-    """Return the number of the answer that a volume shows on every path: this one is the last."""
-    return int((volume.target / "..data/user").read_bytes()[5:13])
 
 
 def test_killed_node_servers_are_not_noticed(node: Node, answers: Numbered, enter: Enter) -> None:
@@ -176,20 +129,6 @@ def test_upgraded_node_servers_are_not_noticed(
     assert answers.number > UPGRADES
     assert (outcome.failed, outcome.torn, outcome.leaks) == ({}, 0, [])
     assert outcome.stall_p99 < STALL_S
-
-
-def left(node: Node) -> list[str]:
-    """Return what is left on the node after its last volume."""
-    found = node.footprint()
-    children = belongings(node.class_dir.parent, [node.keeper.pid])
-    fuse = children["/dev/fuse"]
-    return [
-        *found.mounts,
-        *found.files,
-        *found.volumes,
-        *([f"{fuse} /dev/fuse"] if fuse else []),
-        *([f"{children['processes'] - 1} processes"] if children["processes"] > 1 else []),
-    ]
 
 
 def unavailable(context: grpc.ServicerContext) -> None:
