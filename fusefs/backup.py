@@ -147,6 +147,7 @@ class Backup:
             held = self.generations.pop(number, None)
             if held is not None:
                 os.close(held.fd)
+                held.fd = -1  # somebody may be about to send it, and the number be given anew
 
     def close(self) -> None:
         """Let go of the volume; if nobody else holds its device, the mount dies."""
@@ -260,12 +261,18 @@ class Backups:
             backup.acknowledged = notice.generation
             backup.finished = notice.finished
 
-    def rotating(self, message: protocol.Rotate, fd: int) -> None:
-        """Hold a generation that is about to be sent: nobody knows when it arrives."""
+    def rotating(self, message: protocol.Rotate, fd: int) -> bool:
+        """Hold a generation that is about to be sent: nobody knows when it arrives.
+
+        Returns:
+            False when it is none that a keeper would take: it is not newer than what is held.
+        """
         backup = self._volumes.get(message.volume_id)
-        if backup is not None:
-            backup.add(message.generation, Held(os.dup(fd), message.plan, message.digest))
-            backup.record = message.record
+        if backup is None or backup.above(message.generation - 1):
+            return False
+        backup.add(message.generation, Held(os.dup(fd), message.plan, message.digest))
+        backup.record = message.record
+        return True
 
     def refused(self, message: protocol.Rotate) -> None:
         """Let go of a generation that the keeper did not take."""

@@ -113,11 +113,12 @@ class KeeperClient:
 
     async def _rotate(self, message: protocol.Rotate, snapshot: int) -> None:
         """Hold what is sent from before it is sent: a keeper may die with it."""
-        self._backups.rotating(message, snapshot)
+        held = self._backups.rotating(message, snapshot)
         try:
             await self._ask(message, [snapshot])
         except KeeperError:
-            self._backups.refused(message)
+            if held:
+                self._backups.refused(message)
             raise
         self._backups.recorded(message.volume_id, message.record)
 
@@ -226,7 +227,9 @@ class KeeperClient:
     async def _repeat_rotations(self, backup: Backup) -> None:
         """Send again what the keeper does not have, in order; a gap ends it."""
         for number in backup.lacking():
-            held = backup.generations[number]
+            held = backup.generations.get(number)
+            if held is None:  # let go of meanwhile
+                return
             message = protocol.Rotate(
                 next(self._requests),
                 backup.volume_id,

@@ -174,6 +174,16 @@ def test_refusal_never_drops_the_acknowledged(store: Backups) -> None:
     assert sorted(only(store).generations) == [1, 2, 3]
 
 
+def test_stale_rotation_replaces_nothing(store: Backups) -> None:
+    """A keeper refuses it, and what is held of that generation is what the keeper shows."""
+    hold(store, VOLUME)
+    before = {number: held.fd for number, held in only(store).generations.items()}
+    for number in before:
+        assert not store.rotating(protocol.Rotate(1, "v", number, b"other", b"other"), 0)
+    assert {number: held.fd for number, held in only(store).generations.items()} == before
+    assert only(store).announcement() == VOLUME
+
+
 def test_older_acknowledgement_changes_nothing(store: Backups) -> None:
     """Acknowledgements only go up."""
     hold(store, VOLUME)

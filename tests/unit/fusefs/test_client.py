@@ -365,6 +365,45 @@ async def test_keeper_is_told_to_hold_it_all_again(keeper: KeeperSocket, backups
         assert backup.confirmed
 
 
+async def test_volumes_let_go_meanwhile_are_not_given_back(
+    keeper: KeeperSocket, backups: Backups
+) -> None:
+    """A number that was closed may name something else by now: no keeper may be sent that."""
+    fds: list[int] = []
+
+    def respond(message: protocol.NodeMessage) -> Answer:
+        if isinstance(message, protocol.GiveBackGeneration):
+            backups.close()
+            fds.extend(sealed_memfd("test", [b"of another volume"]) for _ in range(4))
+        return protocol.Done(message.request)
+
+    keeper.respond = respond
+    with sealed({"a": b"1"}) as first, sealed({"a": b"two"}, first.snapshot) as second:
+        rotation = protocol.Rotate(9, "v", 2, second.plan, b"newer", second.snapshot.digest)
+        assert backups.rotating(rotation, second.snapshot.fd)
+        with pytest.raises(errors.KeeperUnavailable):
+            async with connect(keeper.path, backups=backups):
+                pass
+    assert b"of another volume" not in keeper.contents
+    for fd in fds:
+        os.close(fd)
+
+
+async def test_stale_rotation_leaves_what_is_held(keeper: KeeperSocket, backups: Backups) -> None:
+    """A node server that could not read the newest snapshot sends its number once more."""
+    [backup] = backups
+    before = backup.generations[1].fd
+    keeper.respond = lambda message: (
+        protocol.Refused(message.request, "InvalidMessage", "generation 1 is not newer than 1")
+        if isinstance(message, protocol.Rotate)
+        else protocol.Done(message.request)
+    )
+    async with connect(keeper.path, backups=backups) as client:
+        with sealed({"a": b"1"}) as first, pytest.raises(errors.InvalidMessage):
+            await client.rotate("v", first, record=b"newer")
+    assert (backup.generations[1].fd, backup.record) == (before, b"record")
+
+
 async def test_last_words_of_a_dead_keeper_are_read(keeper: KeeperSocket, backups: Backups) -> None:
     """Also when a request fails first: a lost acknowledgement could bring old content back."""
     async with connect(keeper.path, backups=backups) as client:
