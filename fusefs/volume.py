@@ -194,7 +194,7 @@ class Volume(Lineage):
         if self.phase == "closed":
             return [Answer(rotation.ticket, _unpublished())]
         if self._to_freeze:
-            return [Answer(rotation.ticket, _frozen())]
+            return _refuse(rotation)
         self._queue.append(rotation)
         return self._next_rotation()
 
@@ -299,9 +299,9 @@ class Volume(Lineage):
         if self._publishing:
             return self._give_up(_frozen())
         self._to_freeze = True
-        waiting = [rotation.ticket for rotation in self._queue]
+        refused = [effect for rotation in self._queue for effect in _refuse(rotation)]
         self._queue.clear()
-        return [*(Answer(ticket, _frozen()) for ticket in waiting), *self._next_rotation()]
+        return [*refused, *self._next_rotation()]
 
     def _begin_to_freeze(self) -> list[Effect]:
         if not self._worker_ready:
@@ -387,6 +387,11 @@ class Volume(Lineage):
         self._publishing = []
         self._queue.clear()
         return [TearDown(), *(Answer(ticket, error) for ticket in waiting)]
+
+
+def _refuse(rotation: Rotation) -> list[Effect]:
+    """Take no generation in any more."""
+    return [Discard(rotation.generation), Answer(rotation.ticket, _frozen())]
 
 
 def _frozen() -> KeeperError:

@@ -259,6 +259,20 @@ def test_frozen_volume_stays_at_its_target(world: World, monkeypatch: pytest.Mon
     assert world.mount.exists()
 
 
+def test_frozen_volume_keeps_nothing_that_it_refused(world: World) -> None:
+    """A node server that comes now is told of what is shown: for anything newer it needs a plan."""
+    world.publish()
+    world.rotate(2)
+    waiting = world.rotate(3)
+    world.host.freeze()
+    assert [ticket for ticket, error in world.answers if error] == [waiting]
+    assert world.host.kept.generations() == [1, 2]
+    world.worker.say(protocol.Rejected(2, "it is broken"))
+    late = world.rotate(2)
+    assert world.answers[-1][0] == late
+    assert world.host.kept.generations() == [1]
+
+
 def test_busy_file_is_waited_for_in_a_freeze(world: World, announced: list[str]) -> None:
     """A superblock that cannot be read-only yet is tried again; readers notice nothing."""
     announced.append("Fossilize failed: a file is still open for writing")

@@ -205,7 +205,8 @@ def test_freeze_waits_for_what_is_under_way() -> None:
     volume = volume_in("notifying")
     waiting = effects.Rotation(3, 2, b"", effects.Ticket(1, 77))
     assert volume.rotate(waiting) == []
-    [refused] = volume.freeze()
+    discarded, refused = volume.freeze()
+    assert discarded == effects.Discard(3)
     assert isinstance(refused, effects.Answer)
     assert (refused.ticket, type(refused.error)) == (waiting.ticket, VolumeFailed)
     assert volume.touch_ended(busy=("a",))[-1] == effects.Fossilize()
