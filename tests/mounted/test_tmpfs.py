@@ -21,6 +21,7 @@ from fusefs.errors import TargetRefused
 from fusefs.filesystems import WORKER_BYTES
 from fusefs.published import VolumeOptions
 from fusefs.snapshot import FileSpec
+from harness import referencevolume
 from harness.keepers import Keepers, serves
 from harness.nodeservers import NodeServer
 from harness.volumes import LIVE_FILES, PublishedVolume, content, specs
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from harness.programs import Program
 
 TMPFS: Final = VolumeOptions(filesystem="tmpfs")
-STAMP: Final = "..2026_01_31_12_00_00.123456789"
 
 
 def prepared(client: KeeperClient, kubelet: KubeletRoot) -> PublishedVolume:
@@ -48,14 +48,7 @@ def mount(target: Path, source: str = "tmpfs", filesystem: str = "tmpfs") -> Non
 def write_as_the_reference(target: Path, files: dict[str, bytes]) -> None:
     """Mount and fill a volume as the reference driver leaves it on the node."""
     mount(target)
-    for path, data in files.items():
-        file = target / STAMP / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-        file.chmod(0o644)
-    (target / "..data").symlink_to(STAMP)
-    for name in {path.partition("/")[0] for path in files}:
-        (target / name).symlink_to(f"..data/{name}")
+    referencevolume.fill(target, files)
 
 
 def shrink(target: Path) -> None:
@@ -184,7 +177,7 @@ async def test_same_content_of_the_reference_stays(
     volume = prepared(client, kubelet)
     write_as_the_reference(volume.target, expected(1))
     await volume.publish()
-    assert os.readlink(volume.target / "..data") == STAMP
+    assert os.readlink(volume.target / "..data") == referencevolume.STAMP
     await volume.unpublish()
     volume.close()
 
