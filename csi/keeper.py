@@ -29,6 +29,7 @@ _QUICK_S: Final = 3.0
 _LAST_RETRY_S: Final = 2.0
 # A pod whose reader waits in the kernel could not even be deleted.
 ABANDON_S: Final = 120.0
+_ABANDON_STEPS: Final = 12  # a process that did not run for a while counts no more of it than one
 
 T = TypeVar("T")
 
@@ -139,9 +140,7 @@ class KeeperLink:
     async def _abandon_in_time(self) -> None:
         """Let go of what is held for a keeper that does not come."""
         while True:
-            with trio.move_on_after(ABANDON_S) as waiting:
-                await self._until(connected=True)
-            if waiting.cancelled_caught:
+            if not await self._comes_in_time():
                 log.error(
                     "no keeper has come for %.0f s: the mounts of all volumes end now; they are "
                     "published again when there is a keeper; is its pod running?",
@@ -150,6 +149,13 @@ class KeeperLink:
                 self._abandon()
                 await self._until(connected=True)
             await self._until(connected=False)
+
+    async def _comes_in_time(self) -> bool:
+        for _ in range(_ABANDON_STEPS):
+            with trio.move_on_after(ABANDON_S / _ABANDON_STEPS):
+                await self._until(connected=True)
+                return True
+        return False
 
     async def _until(self, *, connected: bool) -> None:
         while self.connected is not connected:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 READY_DEADLINE_S: Final = 10.0
 REAP_S: Final = 0.3  # a killed worker that lives longer is stuck in the kernel
 HOPE_S: Final = 120.0  # without a worker that serves; a pod whose reader hangs cannot be deleted
+HOPE_STEP_S: Final = 10.0  # a keeper that did not run for a while counts no more of it than this
 STOP_S: Final = 2.0  # to finish what was taken, which takes a healthy worker no time
 
 
@@ -251,7 +252,14 @@ class Succession:
 
     def _begin_hope(self) -> None:
         if self._hope is None:
-            self._hope = self._loop.call_later(HOPE_S, self._despair)
+            self._hope_for(HOPE_S)
+
+    def _hope_for(self, seconds: float) -> None:
+        if seconds > 0:
+            rest = functools.partial(self._hope_for, seconds - HOPE_STEP_S)
+            self._hope = self._loop.call_later(HOPE_STEP_S, rest)
+        else:
+            self._despair()
 
     def _despair(self) -> None:
         log.error("no worker has served for %d s; readers get ENOTCONN", HOPE_S, extra=self._fields)

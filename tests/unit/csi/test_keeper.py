@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from csi.keeper import ABANDON_S, CALL_TIMEOUT_S, Keeper, KeeperLink
 from fakes.keeper import FakeKeeper, FakeSession
@@ -100,6 +101,25 @@ async def test_mounts_end_without_a_keeper_for_long() -> None:
             assert abandoned == pytest.approx(expected)
             keeper.listening = True
             await link.session()
+
+
+@virtual_time
+async def test_stopped_node_server_lets_nothing_go() -> None:
+    """While it does not run it can find no keeper: that time does not count."""
+    keeper = FakeKeeper()
+    abandoned: list[bool] = []
+    link = KeeperLink(keeper.connect, abandon=lambda: abandoned.append(True))
+    async with _running(link):
+        await link.session()
+        keeper.listening = False
+        keeper.disconnect()
+        await trio.sleep(1)
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(10 * ABANDON_S)
+        keeper.listening = True
+        await link.session()
+        assert not abandoned
 
 
 @virtual_time

@@ -141,6 +141,17 @@ def test_readers_do_not_wait_for_ever(world: World, announced: list[str]) -> Non
     assert world.heard.count("hopeless") == 1
 
 
+def test_stopped_keeper_gives_nothing_up(world: World, announced: list[str]) -> None:
+    """While it does not run it cannot hear of a worker either, and its readers need not fail."""
+    announced += ["the worker is not ready in time", "the worker ended"]
+    world.succession.start()
+    world.loop.stand_still(10 * HOPE_S)
+    assert "hopeless" not in world.heard
+    world.serve()
+    world.loop.advance(2 * HOPE_S)
+    assert "hopeless" not in world.heard
+
+
 @pytest.mark.parametrize("lived_s", [1.0, 119.0])
 def test_worker_that_serves_brings_hope(world: World, announced: list[str], lived_s: float) -> None:
     """Only the time without one counts."""
