@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 from typing_extensions import override
@@ -41,7 +41,6 @@ def reference(node: Node, files: Mapping[str, bytes]) -> Iterator[None]:
     node.path(FOLDER).mkdir()
     server = grpc.server(ThreadPoolExecutor(4))
     services = _Reference(node, files)
-    csi_pb2_grpc.add_IdentityServicer_to_server(services, server)
     csi_pb2_grpc.add_NodeServicer_to_server(services, server)
     pluginregistration_pb2_grpc.add_RegistrationServicer_to_server(services, server)
     for socket in (f"{FOLDER}/csi.sock", REGISTRATION):
@@ -54,12 +53,22 @@ def reference(node: Node, files: Mapping[str, bytes]) -> Iterator[None]:
         node.run("rm", "-rf", REGISTRATION, FOLDER)
 
 
+def _refuse(_: object, request: object, context: grpc.ServicerContext) -> NoReturn:
+    """Answer what kubelet does not ask of such a driver."""
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, type(request).__name__)
+
+
 class _Reference(
-    csi_pb2_grpc.IdentityServicer,
     csi_pb2_grpc.NodeServicer,
     pluginregistration_pb2_grpc.RegistrationServicer,
 ):
-    """Answers what kubelet asks of a driver that publishes and does nothing else."""
+    """Publishes; pods are deleted under a driver of ours."""
+
+    NodeUnpublishVolume = _refuse
+    NodeStageVolume = _refuse
+    NodeUnstageVolume = _refuse
+    NodeGetVolumeStats = _refuse
+    NodeExpandVolume = _refuse
 
     def __init__(self, node: Node, files: Mapping[str, bytes]) -> None:
         self._node = node
