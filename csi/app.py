@@ -35,6 +35,7 @@ from csi.registration import registered
 from csi.schedule import Schedule
 from csi.scrape import serve_metrics
 from csi.server import serving
+from csi.sockets import Claim
 from csi.successor import Successor
 from csi.volumes import Registry
 from fusefs.backup import Backups
@@ -181,7 +182,12 @@ async def serve(
             async with trio.open_nursery() as nursery:
                 if config.metrics_address is not None:
                     nursery.start_soon(serve_metrics, config.metrics_address, core.metrics.render)
-                async with _csi_server(config, core), trio.open_nursery() as registering:
+                async with (
+                    _csi_server(config, core) as claim,
+                    trio.open_nursery() as registering,
+                ):
+                    # A newer node server would have its socket at our path before it connects.
+                    core.link.is_newest = claim.is_held
                     # Only now: the predecessor hands on to us what it cannot finish from then on.
                     nursery.start_soon(core.run)
                     registering.start_soon(_register, config, core.link, readiness)
@@ -213,7 +219,7 @@ def _readiness(config: Config, link: KeeperLink) -> Readiness:
     return readiness
 
 
-def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[None]:
+def _csi_server(config: Config, core: Core) -> AbstractAsyncContextManager[Claim]:
     identity = Identity(driver_name=config.driver_name, version=version(), link=core.link)
     register = partial(
         servicers.register,

@@ -79,6 +79,7 @@ class KeeperLink:
 
     Attributes:
         on_changed: Told when there may be a session, or none any more.
+        is_newest: Asked when another node server is obeyed: whether it can only be an older one.
     """
 
     def __init__(self, connect: Connect, *, abandon: Callable[[], None] = lambda: None) -> None:
@@ -88,6 +89,7 @@ class KeeperLink:
         holds everything.
         """
         self.on_changed: Callable[[], None] = lambda: None
+        self.is_newest: Callable[[], bool] = lambda: False
         self._connect = connect
         self._abandon = abandon
         self._session: _Session | None = None
@@ -121,7 +123,8 @@ class KeeperLink:
             except* (KeeperUnavailable, Superseded) as group:
                 # A client has tasks of its own, so what it raises may come in a group.
                 error = group.exceptions[0]
-            if isinstance(error, Superseded):
+            # To a keeper that has just started, whoever comes last is the newest.
+            if isinstance(error, Superseded) and not self.is_newest():
                 log.warning("superseded by a newer node server; idle until the end")
                 self._superseded = True
                 self._abandon()

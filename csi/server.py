@@ -37,8 +37,8 @@ async def serving(
     threads: int,
     slow_methods: frozenset[str] = frozenset(),
     on_released: Callable[[], None] = lambda: None,
-) -> AsyncIterator[None]:
-    """Serve at `path` inside the block.
+) -> AsyncIterator[Claim]:
+    """Serve at `path` inside the block, which gets the claim to it.
 
     Args:
         path: The fixed path of the socket.
@@ -59,7 +59,7 @@ async def serving(
         claim = _listen(server, path)
         log.info("serving", extra={logkeys.PATH: str(path)})
         try:
-            yield
+            yield claim
         finally:
             # First the path, so that nobody comes while the last calls finish.
             if claim.release():

@@ -56,7 +56,7 @@ class Claim:
 
     def release(self) -> bool:
         """Remove the path, if it is still ours; return whether it was."""
-        if not self._is_ours(self.path):
+        if not self.is_held():
             log.info("the socket path has a new owner", extra={logkeys.PATH: str(self.path)})
             return False
         # A successor may come between the look and the removal: so take it away first, look again,
@@ -71,6 +71,10 @@ class Claim:
                 log.debug("an even newer owner has the path", extra={logkeys.PATH: str(self.path)})
         aside.unlink()
         return ours
+
+    def is_held(self) -> bool:
+        """Return whether the path still leads to our socket."""
+        return self._is_ours(self.path)
 
     def _is_ours(self, path: Path) -> bool:
         try:

@@ -211,6 +211,26 @@ async def test_superseded_link_ends_and_says_so() -> None:
     assert not await link.answers()
 
 
+@virtual_time
+async def test_newest_link_is_not_superseded_for_good() -> None:
+    """An older node server that came to a new keeper last is obeyed for a moment, not for ever."""
+    keeper = FakeKeeper()
+    link = KeeperLink(keeper.connect)
+    newest = True
+    link.is_newest = lambda: newest
+    async with _running(link) as found:
+        before = await link.session()
+        keeper.dismiss()
+        await trio.sleep(1)
+        assert await link.session() is not before
+        assert len(found) == 2
+        newest = False
+        keeper.dismiss()
+        await trio.sleep(1)
+        with pytest.raises(Superseded):
+            await link.session()
+
+
 @pytest.mark.parametrize("error", [KeeperUnavailable("lost"), Superseded("newer")])
 @virtual_time
 async def test_errors_in_groups_are_understood(error: Exception) -> None:

@@ -87,9 +87,21 @@ async def test_superseded_server_is_not_ready(tmp_path: Path, ready: Path) -> No
     keeper = FakeKeeper()
     async with served(tmp_path, keeper, ready_file=ready) as here:
         await poll_value(ready.exists, expected=True)
+        await here.call(here.node.NodeUnpublishVolume, unpublish_message())  # connects
+        here.config.csi_socket.unlink()
         async with keeper.connect():
             await here.fails(here.node.NodeUnpublishVolume, unpublish_message())
             await poll_value(ready.exists, expected=False)
+
+
+async def test_older_server_supersedes_nobody(tmp_path: Path, ready: Path) -> None:
+    """One that came to a new keeper last, and is not who serves kubelet, is not obeyed for long."""
+    keeper = FakeKeeper()
+    async with served(tmp_path, keeper, ready_file=ready) as here:
+        await poll_value(ready.exists, expected=True)
+        async with keeper.connect():
+            await here.call(here.node.NodeUnpublishVolume, unpublish_message())
+            await poll_value(ready.exists, expected=True)
 
 
 async def test_ready_takes_kubelets_word_for_it(tmp_path: Path, ready: Path) -> None:

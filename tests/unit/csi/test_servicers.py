@@ -13,12 +13,14 @@ from fakes.keeper import FakeKeeper
 from fakes.kubelet import publish_message, target_of, unpublish_message
 from fakes.nodeserver import served, write_class
 from fakes.providersocket import mount_response, provider_at
+from fusefs.errors import Superseded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import grpc
 
+    from fakes.keeper import Moment
     from fakes.nodeserver import Served
     from provider._pb import v1alpha1_pb2
 
@@ -198,11 +200,18 @@ async def test_error_of_the_successor_is_passed_on(tmp_path: Path) -> None:
 
 async def test_superseded_without_successor_says_so(tmp_path: Path) -> None:
     """While nobody else serves at its path, a superseded node server asks itself no further."""
+    asked: list[str] = []
+
+    async def supersede(name: str, _: Moment) -> None:
+        asked.append(name)
+        message = "a newer node server has registered"
+        raise Superseded(message)
+
     async with served(tmp_path) as node:
-        await node.call(node.node.NodeUnpublishVolume, unpublish_message())
-        async with node.keeper.connect():
-            answer = await node.fails(node.node.NodeUnpublishVolume, unpublish_message())
-    assert answer == ("ABORTED", "a newer node server has taken over")
+        node.keeper.hook = supersede
+        answer = await node.fails(node.node.NodeUnpublishVolume, unpublish_message())
+    assert answer == ("ABORTED", "a newer node server has registered")
+    assert asked == ["unpublish"] * 2
 
 
 class Stuck:

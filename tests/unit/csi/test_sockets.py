@@ -45,6 +45,7 @@ def test_release_leaves_a_successors_socket(tmp_path: Path) -> None:
     path = tmp_path / "csi.sock"
     (first, old), (second, new) = _claim(path), _claim(path)
     with old, new:
+        assert (first.is_held(), second.is_held()) == (False, True)
         first.release()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
