@@ -159,6 +159,7 @@ class Keeper:
                 f"keeper version {protocol.MAJOR}; install both from one release"
             )
             raise InvalidMessage(text)
+        before = self.sessions.obeyed
         if not self.sessions.obey(session):
             raise Superseded(_SUPERSEDED)
         self._given_back.close()
@@ -166,6 +167,9 @@ class Keeper:
             for notice, held in host.holdings():
                 self.sessions.announce(notice, held)
         self._answer(effects.Ticket(session.number, message.request), None)
+        if before not in (0, session.number):
+            # Not earlier: were this keeper killed meanwhile, nobody would hold everything.
+            self.sessions.send(before, protocol.Dismissed(), ())
 
     def _check_obeyed(self, session: Session) -> None:
         if session.number != self.sessions.obeyed:

@@ -67,8 +67,6 @@ class Sessions:
         """Carry out the commands of `session` from now on; False when a newer one is obeyed."""
         if session.number < self.obeyed:
             return False
-        if 0 < self.obeyed < session.number:
-            self.send(self.obeyed, protocol.Dismissed(), ())
         self.obeyed = session.number
         return True
 

@@ -173,6 +173,24 @@ def test_older_session_is_superseded(
     assert (answer.error, answer.text) == ("Superseded", "a newer node server has registered")
 
 
+def test_dismissal_comes_after_all_that_is_to_be_held(
+    node: Node, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the keeper killed in between, no node server would hold everything."""
+    assert server.register() == protocol.Done(1)
+    sent: list[tuple[int, type[protocol.Message]]] = []
+    send = node.keeper.sessions.send
+
+    def note(number: int, message: protocol.Message, descriptors: tuple[int, ...]) -> None:
+        sent.append((number, type(message)))
+        send(number, message, descriptors)
+
+    monkeypatch.setattr(node.keeper.sessions, "send", note)
+    assert node.connect().register() == protocol.Done(1)
+    assert server.hear() == protocol.Dismissed()
+    assert sent == [(2, protocol.Done), (1, protocol.Dismissed)]
+
+
 def test_older_session_cannot_register_again(node: Node, server: Server) -> None:
     """The order of arrival decides, not who asks last."""
     newer = node.connect()
