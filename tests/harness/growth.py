@@ -22,6 +22,7 @@ _STORES: Final = ("akvfs-snapshot", "secretmem")  # memory files with a generati
 _ANONYMOUS: Final = ("Pss_Anon:", "Pss_Shmem:")
 _FUSE_INODE: Final = "fuse_inode"
 Line = tuple[str, str]
+_GENERATIONS: Final[Line] = ("all", "generations")
 
 
 @attrs.define
@@ -42,14 +43,21 @@ class Samples:
                 found[role, "descriptors"] = _other_descriptors(pid)
                 found[role, "MiB"] = _resident_mib(pid)
             found["all", "MiB"] = sum(map(_proportional_mib, everybody))
-            found["all", "generations"], found["all", "MiB of them"] = generations(everybody)
+            found[_GENERATIONS], found["all", "MiB of them"] = generations(everybody)
             found["node", "FUSE inodes, MiB"] = _fuse_inodes_mib()
             for line, value in found.items():
                 self._lines.setdefault(line, []).append((now, value))
 
     def growing(self) -> list[str]:
-        """Return the lines that grow by one in ten minutes, or more."""
-        return [" ".join(line) for line, points in self._lines.items() if slope(points) >= 1]
+        """Return the lines that grow by one in ten minutes, or more.
+
+        How many generations there are depends on how fast they come: see what is left of them.
+        """
+        return [
+            " ".join(line)
+            for line, points in self._lines.items()
+            if line != _GENERATIONS and slope(points) >= 1
+        ]
 
     def table(self) -> str:
         """Return a line for each."""
