@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -74,7 +75,9 @@ def look(folder: Path) -> Host:
 
 def cgroups_of(guard: int) -> list[Path]:
     """Return the cgroups that are left of the node with this guard."""
-    return list(Path("/sys/fs/cgroup").rglob(f"{PREFIX}{guard}"))
+    name = f"{PREFIX}{guard}"
+    # Not by a pattern: that fails when a cgroup of somebody else goes meanwhile.
+    return [Path(top, name) for top, below, _ in os.walk("/sys/fs/cgroup") if name in below]
 
 
 def processes_of(guard: int) -> list[str]:

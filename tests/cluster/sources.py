@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 GROUP: Final = "secrets-store.csi.x-k8s.io"
 HERE: Final = "sources-here"
 ELSEWHERE: Final = "sources-elsewhere"
-PATIENCE_S: Final = 60.0  # an API server that was restarted is back after ten seconds, if alone
+PATIENCE_S: Final = 120.0  # the collector of garbage looks for new kinds every half minute
 
 T = TypeVar("T")
 

@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def namespace(cluster: Cluster, name: str) -> Iterator[str]:
-    """Make a namespace in which pods can run and read the vault; it goes with all that is in it."""
-    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    cluster.apply(made, volumes.credentials(namespace=name))
+def namespaces(cluster: Cluster, *names: str) -> Iterator[None]:
+    """Make namespaces in which pods run and read the vault; they go with all that is in them."""
+    for name in names:
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        cluster.apply(made, volumes.credentials(namespace=name))
     try:
-        cluster.wait_until(
-            *("serviceaccounts", "default", lambda found: found is not None, "there is an account"),
-            namespace=name,
-        )
-        yield name
+        for name in names:
+            cluster.wait_until(
+                *("serviceaccounts", "default", lambda found: found is not None, "an account"),
+                namespace=name,
+            )
+        yield
     finally:
-        cluster.kubectl("delete", "namespace", name)
+        cluster.kubectl("delete", "namespace", *names)
 
 
 def not_found(namespace: str, name: str) -> str:
@@ -44,20 +46,20 @@ def test_namespaces_share_no_class(driver: Driver, row: Row) -> None:
     """A pod gets no class of another namespace; classes of one name are two."""
     driver.vault.set(of_blue="blue", of_green="green")
     cluster = driver.cluster
-    with namespace(cluster, "blue") as blue, namespace(cluster, "green") as green:
+    with namespaces(cluster, "blue", "green"):
         cluster.apply(
-            volumes.vault_class("same", "of-blue", namespace=blue),
-            volumes.vault_class("own", "of-blue", namespace=blue),
-            volumes.vault_class("same", "of-green", namespace=green),
-            verifying("same", "same", {"of-blue": b"blue"}, namespace=blue),
-            verifying("same", "same", {"of-green": b"green"}, namespace=green),
-            verifying("thief", "own", {"of-blue": b"blue"}, namespace=green),
+            volumes.vault_class("same", "of-blue", namespace="blue"),
+            volumes.vault_class("own", "of-blue", namespace="blue"),
+            volumes.vault_class("same", "of-green", namespace="green"),
+            verifying("same", "same", {"of-blue": b"blue"}, namespace="blue"),
+            verifying("same", "same", {"of-green": b"green"}, namespace="green"),
+            verifying("thief", "own", {"of-blue": b"blue"}, namespace="green"),
         )
-        wait_until_exact(cluster, "same", namespace=blue)
-        wait_until_exact(cluster, "same", namespace=green)
-        told = cluster.wait_for_event("thief", not_found("green", "own"), namespace=green)
+        wait_until_exact(cluster, "same", namespace="blue")
+        wait_until_exact(cluster, "same", namespace="green")
+        told = cluster.wait_for_event("thief", not_found("green", "own"), namespace="green")
         assert told.startswith("FailedMount: ")
-        assert_never_started(cluster, "thief", namespace=green)
+        assert_never_started(cluster, "thief", namespace="green")
     row.remark("same name, other content; foreign class not found")
 
 

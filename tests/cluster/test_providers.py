@@ -135,7 +135,7 @@ def test_pods_start_after_failures_of_the_vault(driver: Driver, row: Row) -> Non
     assert {name: suffered[name] for name in names} == dict.fromkeys(names, 3)
 
 
-@pytest.mark.parametrize("reply", UNUSABLE, ids=sorted(UNUSABLE))
+@pytest.mark.parametrize("reply", UNUSABLE)
 def test_unusable_reply_starts_no_container(
     driver: Driver, vendor: FakeProvider, row: Row, reply: str
 ) -> None:

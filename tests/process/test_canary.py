@@ -329,7 +329,7 @@ def test_crash_of_a_worker_leaves_no_secret(
         pytest.param("keeper", 0o700, id="keeper-directory"),
         pytest.param("keeper/keeper.sock", 0o600, id="keeper"),
         pytest.param("csi/csi.sock", 0o600, id="csi"),
-        pytest.param("registration/secrets-store.csi.k8s.io-reg.sock", 0o600, id="registration"),
+        pytest.param("csi/registration.sock", 0o600, id="registration"),
         pytest.param("providers/azure.sock", 0o700, id="provider"),
         pytest.param("emulator/admin-token", 0o600, id="emulator-token"),
     ],

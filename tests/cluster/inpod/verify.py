@@ -32,6 +32,5 @@ def differences(folder: Path, expected: dict[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a first process ignores it else
     print(", ".join(differences(Path(sys.argv[1]), json.loads(sys.argv[2]))) or "exact", flush=True)
-    signal.sigwait({signal.SIGTERM})
+    signal.pause()
