@@ -5,6 +5,7 @@ Only the standard library is used here and in `guard`: the guard has to start at
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -64,7 +65,8 @@ def _sweep(parent: Path) -> None:
     for group in parent.glob(f"{PREFIX}*"):
         guard = group.name.removeprefix(PREFIX)
         if not Path("/proc", guard).exists():
-            remove([group])
+            with contextlib.suppress(OSError):  # of a node that ends just now: it is no hindrance
+                remove([group])
 
 
 def parents(own: str, mountinfo: str) -> Iterator[Path]:
