@@ -15,7 +15,7 @@ import trio
 from typing_extensions import override
 
 from csi import logkeys
-from fusefs.errors import KeeperUnavailable, Superseded
+from fusefs.errors import InvalidMessage, KeeperError, KeeperUnavailable, Superseded
 from fusefs.published import DEFAULTS, PublishedVolume, Shown, VolumeOptions
 from fusefs.snapshot import Sealed
 
@@ -245,7 +245,13 @@ class _Session(Keeper):
 
     @override
     async def rotate(self, volume_id: str, sealed: Sealed, *, record: bytes) -> None:
-        await self._ask(lambda: self._keeper.rotate(volume_id, sealed, record=record))
+        try:
+            await self._ask(lambda: self._keeper.rotate(volume_id, sealed, record=record))
+        except Exception as error:
+            # What the keeper shows is not what we think: the next session starts from its word.
+            if isinstance(error, InvalidMessage) or not isinstance(error, KeeperError):
+                self._break(KeeperUnavailable("a rotation ended in doubt"))
+            raise
 
     @override
     async def update_record(self, volume_id: str, record: bytes) -> None:

@@ -1,8 +1,7 @@
 """The life of one volume in the keeper, as a state machine without I/O.
 
-Each method is an event; it returns the effects that `host` carries out, in order. An effect that
-fails comes back as the event `effect_failed`; those after it are carried out all the same, so that
-every ticket is answered exactly once.
+Each method is an event; it returns the effects that `host` carries out, in order. One that fails
+comes back as `effect_failed`; those after it are carried out, so every ticket is answered once.
 
 ::
 
@@ -10,10 +9,9 @@ every ticket is answered exactly once.
         |          |           |          |           |                                   |
         +----------+-----------+----------+-----------+--> closed <--- freezing <---------+
 
-A volume that is adopted from a keeper before begins in `serving` or `swapping`.
-
-A worker may die in any phase; its successor is forked with what holds at that moment, and the phase
-goes on. Only before `serving` does a crash loop end the volume, since then nobody uses it yet.
+A volume that is adopted from a keeper before begins in `serving` or `swapping`. A worker may die in
+any phase; its successor is forked with what holds at that moment, and the phase goes on. Only
+before `serving` does a crash loop end the volume, since then nobody uses it yet.
 """
 
 from collections.abc import Sequence

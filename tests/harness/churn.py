@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -105,8 +106,9 @@ class Churn:
                 await volume.rotate()
             case "worker killed":
                 pid = await volume.worker_pid()
-                if pid is not None:
-                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # killed the last time
+                    if pid is not None:
+                        os.kill(pid, signal.SIGKILL)
             case "removed":
                 await self._remove(volume)
         return False
