@@ -33,7 +33,7 @@ def first_process(container: str) -> int:
     Raises:
         ProcessLookupError: The container does not run.
     """
-    inside = {pid: _parent(pid) for pid in _processes_of(container)}
+    inside = _parents_in(container)
     first = [pid for pid, parent in inside.items() if parent not in inside]
     if not first:
         raise ProcessLookupError(container)
@@ -73,17 +73,14 @@ def _status(pod: Thing, container: str | None) -> Thing:
     return found
 
 
-def _processes_of(container: str) -> list[int]:
-    found = []
+def _parents_in(container: str) -> dict[int, int]:
+    """Return the processes of a container, each with its parent."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if container in (folder / "cgroup").read_text(encoding="utf-8"):
-                found.append(int(folder.name))
+                stat = (folder / "stat").read_text(encoding="utf-8")
+                found[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
         except OSError:
             continue  # ended meanwhile
     return found
-
-
-def _parent(pid: int) -> int:
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    return int(stat.rpartition(")")[2].split()[1])
